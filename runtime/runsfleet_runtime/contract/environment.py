@@ -1,0 +1,299 @@
+"""Environment variables of every function and of the agent, one frozen dataclass each.
+
+The constructs write them with ``to_environ`` at synthesis, the runtime reads them with
+``from_environ``. At synthesis the values may be CDK tokens, so they are checked only when they are
+read: a missing or malformed variable names itself and its cure before anything else happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from runsfleet_runtime.contract._codec import ContractError
+
+PREFIX = "RUNSFLEET_"
+
+
+class MalformedEnvironmentError(ContractError):
+    """One or more environment variables are missing or malformed; the message lists all of them."""
+
+
+def variable_name(field: str) -> str:
+    """Return the name of the environment variable of a field.
+
+    Example:
+        >>> variable_name("jobs_table")
+        'RUNSFLEET_JOBS_TABLE'
+    """
+    return PREFIX + field.upper()
+
+
+def _encode(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Environment):
+        raise TypeError("environments do not nest")
+    if isinstance(value, tuple | list | dict):
+        return json.dumps(value, separators=(",", ":"), default=dataclasses.asdict)
+    return str(value)
+
+
+def _decode(kind: Any, text: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _decode(next(o for o in typing.get_args(kind) if o is not type(None)), text)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"must be true or false, got {text!r}")
+        return text == "true"
+    if kind in (int, float):
+        return kind(text)
+    if origin is tuple:
+        item = typing.get_args(kind)[0]
+        values = json.loads(text)
+        if dataclasses.is_dataclass(item):
+            return tuple(item(**v) for v in values)
+        return tuple(item(v) for v in values)
+    if origin is dict or kind is dict:
+        return dict(json.loads(text))
+    return kind(text)  # str and StrEnum
+
+
+class Environment:
+    """Base of the environments: subclasses are frozen dataclasses of plain values."""
+
+    def to_environ(self) -> dict[str, str]:
+        """Return the variables to set; a field that is ``None`` is left out."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        pairs = ((f.name, _encode(getattr(self, f.name))) for f in fields)
+        return {variable_name(name): value for name, value in pairs if value is not None}
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read the environment.
+
+        Args:
+            environ: Usually ``os.environ``.
+
+        Raises:
+            MalformedEnvironmentError: Naming every variable that is missing or malformed, all at once.
+
+        Example:
+            >>> WebhookEnvironment.from_environ({})
+            Traceback (most recent call last):
+            ...
+            runsfleet_runtime.contract.environment.MalformedEnvironmentError: WebhookEnvironment: \
+RUNSFLEET_FLEET is not set; ...
+        """
+        hints = typing.get_type_hints(cls)
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # as above
+            name = variable_name(field.name)
+            text = environ.get(name)
+            if text is None or text == "":
+                if field.default is dataclasses.MISSING:
+                    faults.append(f"{name} is not set")
+                continue
+            try:
+                values[field.name] = _decode(hints[field.name], text)
+            except (ValueError, TypeError, KeyError) as error:
+                faults.append(f"{name} is malformed: {error}")
+        if faults:
+            raise MalformedEnvironmentError(
+                f"{cls.__name__}: {'; '.join(faults)}; deploy the stack again so that the "
+                "function's configuration matches its code"
+            )
+        return cls(**values)
+
+
+class RunnerLevel(StrEnum):
+    """Where runners are registered at GitHub."""
+
+    ORGANIZATION = "organization"
+    REPOSITORY = "repository"
+
+
+class ConfigStore(StrEnum):
+    """Where runner configurations are kept until their instance reads them."""
+
+    DYNAMODB = "dynamodb"
+    SSM = "ssm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchTarget:
+    """How instances of one platform are launched.
+
+    Attributes:
+        platform: ``linux-arm64``, ``linux-x64`` or ``windows-x64``.
+        launch_template_id: The launch template.
+        launch_template_version: Its version, as a number in text.
+        root_device: Name of the root device of its image; a ``disk=`` label resizes that device.
+    """
+
+    platform: str
+    launch_template_id: str
+    launch_template_version: str
+    root_device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEnvironment(Environment):
+    """What the label grammar is resolved against; the same for every function that parses labels.
+
+    Attributes:
+        fleet: Name of the fleet (``env=`` in a label must equal it when given).
+        runner_level: Where runners are registered; a repository of a user has no organisation.
+        spot: Whether spot is used when a label does not say.
+        label_aliases: Ordered rules, each ``{"match": …, "pattern": bool, "spec": …}``.
+        images: Image name of an ``image=`` label -> AMI id or ``resolve:ssm:`` reference.
+        max_cpu: Most vCPUs that a label may ask for.
+    """
+
+    fleet: str
+    runner_level: RunnerLevel = RunnerLevel.ORGANIZATION
+    spot: bool = True
+    label_aliases: tuple[dict[str, Any], ...] = ()
+    images: dict[str, str] = dataclasses.field(default_factory=dict)
+    max_cpu: int = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookEnvironment(LabelEnvironment):
+    """Environment of the webhook function.
+
+    Attributes:
+        webhook_secret: Reference to the HMAC secret: ``secretsmanager:<name or ARN>`` or
+            ``ssm:<parameter name>``.
+        jobs_queue_url: The FIFO jobs queue.
+    """
+
+    webhook_secret: str
+    jobs_queue_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHubEnvironment(Environment):
+    """How a function talks to GitHub.
+
+    Attributes:
+        github_app_secret: Reference to the App's JSON ``{"app_id": …, "private_key": …}``:
+            ``secretsmanager:<name or ARN>`` or ``ssm:<parameter name>``.
+        github_api_url: ``https://api.github.com``, or ``https://HOST/api/v3`` of an Enterprise
+            Server.
+        github_server_url: ``https://github.com``, or ``https://HOST``.
+        runner_group_id: Runner group to register in; 1 is GitHub's default group.
+    """
+
+    github_app_secret: str
+    github_api_url: str = "https://api.github.com"
+    github_server_url: str = "https://github.com"
+    runner_group_id: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
+    """Environment of the dispatch function.
+
+    Attributes:
+        jobs_table: Table of jobs.
+        runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
+        jobs_queue_url: The FIFO jobs queue, for requeues.
+        config_store: Where configurations are kept.
+        config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
+        instance_role_id: Unique id of the instances' role (``AROA…``).
+        launch_targets: One for each platform.
+        subnet_ids: Subnets of ordinary instances, one or more for each zone.
+        private_subnet_ids: Subnets of instances with ``private=true``; empty refuses them.
+        claim_lease_seconds: A claim older than this may be taken over. Above the function's
+            timeout and below the queue's visibility timeout.
+        job_deadline_seconds: GitHub fails a job that waited this long (24 h).
+        max_runtime_seconds: Longest run of a job (origin: 360 minutes).
+        idle_timeout_seconds: A runner without a job ends after this.
+    """
+
+    jobs_table: str
+    jobs_queue_url: str
+    instance_role_id: str
+    launch_targets: tuple[LaunchTarget, ...]
+    subnet_ids: tuple[str, ...]
+    private_subnet_ids: tuple[str, ...] = ()
+    config_store: ConfigStore = ConfigStore.DYNAMODB
+    runners_table: str | None = None
+    config_parameter_prefix: str | None = None
+    claim_lease_seconds: int = 90
+    job_deadline_seconds: int = 24 * 3600
+    max_runtime_seconds: int = 360 * 60
+    idle_timeout_seconds: int = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerminationEnvironment(GitHubEnvironment):
+    """Environment of the termination function.
+
+    Attributes:
+        fleet: Name of the fleet.
+        runner_level: Where runners are registered.
+        jobs_table: Table of jobs.
+        jobs_queue_url: The FIFO jobs queue: a job that GitHub still has queued goes back to it.
+        runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
+        config_store: Where configurations are kept.
+        config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
+        instance_role_id: Unique id of the instances' role (``AROA…``).
+        job_retention_days: Closed jobs are kept this long (origin: 7 days).
+    """
+
+    fleet: str
+    jobs_table: str
+    jobs_queue_url: str
+    instance_role_id: str
+    runner_level: RunnerLevel = RunnerLevel.ORGANIZATION
+    config_store: ConfigStore = ConfigStore.DYNAMODB
+    runners_table: str | None = None
+    config_parameter_prefix: str | None = None
+    job_retention_days: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentEnvironment(Environment):
+    """Environment of the agent, written into the launch template's user data. Holds no secret.
+
+    Attributes:
+        fleet: Name of the fleet.
+        platform: ``linux-arm64``, ``linux-x64`` or ``windows-x64``.
+        region: The fleet's region.
+        termination_queue_url: Where the agent reports to.
+        instance_role_id: Unique id of the instance's own role (``AROA…``).
+        config_store: Where its configuration is kept.
+        runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
+        config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
+        runner_bucket: S3 bucket that caches runner packages.
+        runner_version: Version of actions/runner to install.
+        runner_sha256: SHA-256 of its package, for this platform.
+        runner_download_url: Where the package comes from when neither image nor bucket has it.
+        config_timeout_seconds: An instance that got no configuration within it ends.
+    """
+
+    fleet: str
+    platform: str
+    region: str
+    termination_queue_url: str
+    instance_role_id: str
+    runner_version: str
+    runner_sha256: str
+    runner_download_url: str
+    config_store: ConfigStore = ConfigStore.DYNAMODB
+    runners_table: str | None = None
+    config_parameter_prefix: str | None = None
+    runner_bucket: str | None = None
+    config_timeout_seconds: int = 300

@@ -1,0 +1,195 @@
+"""The messages on the fleet's queues and the configuration that an instance reads.
+
+Each is versioned; see :mod:`runsfleet_runtime.contract._codec` for what readers tolerate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import ClassVar
+
+from runsfleet_runtime.contract._codec import ContractError, Message
+
+__all__ = [
+    "ContractError",
+    "JobMessage",
+    "JobResult",
+    "ReportStatus",
+    "RunnerConfig",
+    "RunnerReport",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMessage(Message):
+    """A job that wants a runner (jobs queue; webhook or a requeue -> dispatch).
+
+    Attributes:
+        job_id: GitHub's id of the job; grows beyond 32 bits.
+        run_id: GitHub's id of the workflow run.
+        run_attempt: 1 for the first attempt of the run.
+        repository: ``owner/name``.
+        labels: The job's ``runs-on`` labels, byte for byte and in order.
+        installation_id: The App's installation that sent the event; ``None`` when unknown.
+        workflow_name: For people.
+        job_name: For people.
+        queued_at: When GitHub queued the job, epoch seconds by GitHub's clock.
+        dispatch: 0 for the first message of a job, one more with each requeue.
+        not_before: Epoch seconds before which dispatch must not launch; 0 means at once.
+        on_demand: Whether spot must not be used (set after an interruption).
+        delivery_id: ``X-GitHub-Delivery`` of the event, to follow a job through the logs.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    job_id: int
+    run_id: int
+    run_attempt: int
+    repository: str
+    labels: tuple[str, ...]
+    queued_at: float
+    installation_id: int | None = None
+    workflow_name: str = ""
+    job_name: str = ""
+    dispatch: int = 0
+    not_before: float = 0.0
+    on_demand: bool = False
+    delivery_id: str = ""
+    version: int = 1
+
+    @property
+    def group_id(self) -> str:
+        """FIFO group: the job, so that one poisoned job holds up no other of its run."""
+        return str(self.job_id)
+
+    @property
+    def deduplication_id(self) -> str:
+        """Same job and dispatch number: the same message, whatever delivered it."""
+        return f"{self.job_id}:{self.dispatch}"
+
+    @property
+    def owner(self) -> str:
+        """The account that owns the repository."""
+        return self.repository.partition("/")[0]
+
+    def again(self, *, not_before: float, on_demand: bool | None = None) -> JobMessage:
+        """Return the message that dispatches this job once more, at ``not_before`` at the earliest."""
+        return replace(
+            self,
+            dispatch=self.dispatch + 1,
+            not_before=not_before,
+            on_demand=self.on_demand if on_demand is None else on_demand,
+        )
+
+
+class ReportStatus(StrEnum):
+    """What an instance tells of its life; everything but ``STARTED`` is an ending."""
+
+    STARTED = "started"
+    SUCCESS = "success"
+    FAILURE = "failure"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    UNUSED = "unused"  # the runner ended without having been given a job
+    BOOTSTRAP_FAILED = "bootstrap_failed"  # the runner never listened
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the instance ends with this report."""
+        return self is not ReportStatus.STARTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult(Message):
+    """What the runner's hooks saw of the job that it really ran.
+
+    GitHub binds a runner to labels, not to a job, so ``run_id`` may differ from the job that the
+    instance was launched for.
+    """
+
+    run_id: int
+    run_attempt: int
+    repository: str
+    job: str  # GITHUB_JOB: the key in the workflow file, not the id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerReport(Message):
+    """An instance reports its start or its end (termination queue; agent -> termination).
+
+    Attributes:
+        instance_id: The EC2 instance.
+        job_id: The job that the instance was launched for; 0 when it never learned of one.
+        dispatch: The dispatch number of the configuration that it ran, so that a late report of a
+            former owner is told from the present one's.
+        status: See :class:`ReportStatus`.
+        exit_code: Exit code of the runner process; ``None`` when it did not run.
+        duration_seconds: Seconds from the job's start to its end; ``None`` when none ran.
+        started_at: ISO 8601 UTC; when the job started.
+        completed_at: ISO 8601 UTC; when the job ended.
+        ran_job: Whether the runner was given a job at all, as the job-started hook saw it.
+        ran_run_id: Run of the job that it really ran; ``None`` when none ran.
+        timings: Milliseconds of each step of the start (``boot``, ``configuration``, ``package``,
+            ``registration``), by name=value.
+        error: What went wrong, for people; empty when nothing did.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    instance_id: str
+    job_id: int
+    status: ReportStatus
+    dispatch: int = 0
+    exit_code: int | None = None
+    duration_seconds: float | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    ran_job: bool = False
+    ran_run_id: int | None = None
+    timings: tuple[str, ...] = ()
+    error: str = ""
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig(Message):
+    """What an instance needs to run its one job (``runners`` table or Parameter Store).
+
+    Attributes:
+        instance_id: The instance that this was written for; it refuses any other.
+        job_id: The job that it was launched for.
+        dispatch: Dispatch number of that job.
+        run_id: The job's workflow run.
+        repository: ``owner/name``.
+        server_url: ``https://github.com`` or the URL of an Enterprise Server.
+        runner_url: What a runner registers with: the organisation's or repository's URL.
+        runner_name: Name of the runner at GitHub.
+        runner_group_id: Runner group; 1 is the default one.
+        labels: The job's labels, byte for byte.
+        jit_config: ``encoded_jit_config``; a secret. Empty when ``registration_token`` is used.
+        registration_token: The other way to register; a secret. Empty when ``jit_config`` is used.
+        max_runtime_seconds: The job is ended after it.
+        idle_timeout_seconds: The runner is ended when no job came within it.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    instance_id: str
+    job_id: int
+    run_id: int
+    repository: str
+    server_url: str
+    runner_url: str
+    runner_name: str
+    labels: tuple[str, ...]
+    dispatch: int = 0
+    runner_group_id: int = 1
+    jit_config: str = field(default="", repr=False)
+    registration_token: str = field(default="", repr=False)
+    max_runtime_seconds: int = 360 * 60
+    idle_timeout_seconds: int = 600
+    version: int = 1

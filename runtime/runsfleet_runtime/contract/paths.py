@@ -1,0 +1,46 @@
+"""SSM parameter names and S3 keys that more than one side spells."""
+
+from __future__ import annotations
+
+
+def runner_config_parameter(prefix: str, instance_id: str, part: int) -> str:
+    """Return the name of one part of a runner's configuration in Parameter Store.
+
+    A configuration is split because a JIT configuration alone (about 4,100 characters) exceeds the
+    4,096 of a standard parameter.
+
+    Args:
+        prefix: The fleet's prefix, such as ``/runs-fleet/dev/runners``.
+        instance_id: The EC2 instance id.
+        part: Number of the part, from 0.
+
+    Example:
+        >>> runner_config_parameter("/runs-fleet/dev/runners", "i-0abc", 0)
+        '/runs-fleet/dev/runners/i-0abc/config/0'
+    """
+    return f"{prefix.rstrip('/')}/{instance_id}/config/{part}"
+
+
+def runner_config_prefix(fleet: str) -> str:
+    """Return the prefix of all runner configurations of a fleet in Parameter Store.
+
+    Example:
+        >>> runner_config_prefix("dev")
+        '/runs-fleet/dev/runners'
+    """
+    return f"/runs-fleet/{fleet}/runners"
+
+
+def runner_package_key(version: str, platform: str, filename: str) -> str:
+    """Return the S3 key of a runner package in the fleet's cache bucket.
+
+    Args:
+        version: Version of actions/runner, such as ``2.337.0``.
+        platform: ``linux-arm64``, ``linux-x64`` or ``windows-x64``.
+        filename: Name of the release asset.
+
+    Example:
+        >>> runner_package_key("2.337.0", "linux-arm64", "actions-runner-linux-arm64-2.337.0.tar.gz")
+        'runners/2.337.0/linux-arm64/actions-runner-linux-arm64-2.337.0.tar.gz'
+    """
+    return f"runners/{version}/{platform}/{filename}"
