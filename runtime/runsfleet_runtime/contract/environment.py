@@ -101,7 +101,10 @@ RUNSFLEET_FLEET is not set; ...
             name = variable_name(field.name)
             text = environ.get(name)
             if text is None or text == "":
-                if field.default is dataclasses.MISSING:
+                if (
+                    field.default is dataclasses.MISSING
+                    and field.default_factory is dataclasses.MISSING
+                ):
                     faults.append(f"{name} is not set")
                 continue
             try:
@@ -278,9 +281,6 @@ class AgentEnvironment(Environment):
         runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
         config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
         runner_bucket: S3 bucket that caches runner packages.
-        runner_version: Version of actions/runner to install.
-        runner_sha256: SHA-256 of its package, for this platform.
-        runner_download_url: Where the package comes from when neither image nor bucket has it.
         config_timeout_seconds: An instance that got no configuration within it ends.
     """
 
@@ -289,9 +289,6 @@ class AgentEnvironment(Environment):
     region: str
     termination_queue_url: str
     instance_role_id: str
-    runner_version: str
-    runner_sha256: str
-    runner_download_url: str
     config_store: ConfigStore = ConfigStore.DYNAMODB
     runners_table: str | None = None
     config_parameter_prefix: str | None = None

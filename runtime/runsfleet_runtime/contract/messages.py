@@ -171,6 +171,9 @@ class RunnerConfig(Message):
         labels: The job's labels, byte for byte.
         jit_config: ``encoded_jit_config``; a secret. Empty when ``registration_token`` is used.
         registration_token: The other way to register; a secret. Empty when ``jit_config`` is used.
+        package_url: Where GitHub offers the runner package for this platform.
+        package_filename: Its file name, which holds the version.
+        package_sha256: Its SHA-256, as 64 hexadecimal digits.
         max_runtime_seconds: The job is ended after it.
         idle_timeout_seconds: The runner is ended when no job came within it.
         version: Version of this form.
@@ -190,6 +193,9 @@ class RunnerConfig(Message):
     runner_group_id: int = 1
     jit_config: str = field(default="", repr=False)
     registration_token: str = field(default="", repr=False)
+    package_url: str = ""
+    package_filename: str = ""
+    package_sha256: str = ""
     max_runtime_seconds: int = 360 * 60
     idle_timeout_seconds: int = 600
     version: int = 1
