@@ -1,6 +1,12 @@
-"""SSM parameter names and S3 keys that more than one side spells."""
+"""SSM parameter names, S3 keys and paths on an image that more than one side spells."""
 
 from __future__ import annotations
+
+BAKED_RUNNER_DIRECTORY = "/opt/runsfleet/runner"
+"""Where an image holds an unpacked runner, so that its instances need not fetch one."""
+
+BAKED_RUNNER_MARKER = "/opt/runsfleet/runner.json"
+"""What that runner is: ``{"version": "2.337.0", "platform": "linux-arm64"}``."""
 
 
 def runner_config_parameter(prefix: str, instance_id: str, part: int) -> str:
