@@ -55,17 +55,14 @@ def _decode(kind: Any, text: str) -> Any:
         if text not in ("true", "false"):
             raise ValueError(f"must be true or false, got {text!r}")
         return text == "true"
-    if kind in (int, float):
-        return kind(text)
     if origin is tuple:
         item = typing.get_args(kind)[0]
         values = json.loads(text)
-        if dataclasses.is_dataclass(item):
-            return tuple(item(**v) for v in values)
-        return tuple(item(v) for v in values)
+        is_record = dataclasses.is_dataclass(item)
+        return tuple(item(**v) if is_record else item(v) for v in values)
     if origin is dict or kind is dict:
         return dict(json.loads(text))
-    return kind(text)  # str and StrEnum
+    return kind(text)  # int, float, str and StrEnum
 
 
 class Environment:
@@ -85,7 +82,7 @@ class Environment:
             environ: Usually ``os.environ``.
 
         Raises:
-            MalformedEnvironmentError: Naming every variable that is missing or malformed, all at once.
+            MalformedEnvironmentError: Naming all variables that are missing or malformed.
 
         Example:
             >>> WebhookEnvironment.from_environ({})

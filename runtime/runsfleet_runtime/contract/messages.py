@@ -75,7 +75,7 @@ class JobMessage(Message):
         return self.repository.partition("/")[0]
 
     def again(self, *, not_before: float, on_demand: bool | None = None) -> JobMessage:
-        """Return the message that dispatches this job once more, at ``not_before`` at the earliest."""
+        """Return the message that dispatches this job once more, not before ``not_before``."""
         return replace(
             self,
             dispatch=self.dispatch + 1,

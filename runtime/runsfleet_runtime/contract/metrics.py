@@ -86,7 +86,10 @@ class Metric:
         "Deliveries answered with 5xx because the jobs queue refused the message.",
     )
     JOBS_CLAIMED = MetricDefinition(
-        "JobsClaimed", Unit.COUNT, Emitter.DISPATCH, "Jobs that dispatch claimed in order to launch."
+        "JobsClaimed",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Jobs that dispatch claimed in order to launch.",
     )
     JOBS_LAUNCHED = MetricDefinition(
         "JobsLaunched",

@@ -46,7 +46,9 @@ def runner_package_key(version: str, platform: str, filename: str) -> str:
         filename: Name of the release asset.
 
     Example:
-        >>> runner_package_key("2.337.0", "linux-arm64", "actions-runner-linux-arm64-2.337.0.tar.gz")
+        >>> runner_package_key(
+        ...     "2.337.0", "linux-arm64", "actions-runner-linux-arm64-2.337.0.tar.gz"
+        ... )
         'runners/2.337.0/linux-arm64/actions-runner-linux-arm64-2.337.0.tar.gz'
     """
     return f"runners/{version}/{platform}/{filename}"

@@ -55,7 +55,7 @@ class RunnerAttr(StrEnum):
     """Attributes of the ``runners`` table: the configuration of each instance.
 
     The partition key is ``{role id}:{instance id}``. That is what IAM knows the instance by
-    (``aws:userid`` of an EC2 role session), so that a policy can bind each instance to its own item.
+    (``aws:userid`` of an EC2 role session), so a policy can bind each instance to its own item.
     """
 
     KEY = "instance_key"

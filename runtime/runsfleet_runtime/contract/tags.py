@@ -9,9 +9,10 @@ class Tag(StrEnum):
     """Tags on each instance, volume and launch template of a fleet."""
 
     MANAGED = "runs-fleet:managed"  # "true"; destructive calls are conditioned on it
-    FLEET = "runs-fleet:fleet"  # name of the fleet: two fleets of one account never touch each other
+    FLEET = (
+        "runs-fleet:fleet"  # name of the fleet: two fleets of one account never touch each other
+    )
     POOL = "runs-fleet:pool"
-    JOB = "runs-fleet:job-id"
     NAME = "Name"
 
 

@@ -1,11 +1,11 @@
-"""Metrics in CloudWatch's embedded metric format: JSON lines that CloudWatch Logs turns into metrics.
+"""Metrics in CloudWatch's embedded metric format: JSON lines of the log become metrics.
 
 Only what the contract's catalogue names can be emitted, by the function that the catalogue names.
 Values are gathered during an invocation and written by :meth:`Metrics.flush`, one line for each set
 of dimensions, so that the cost grows with the work and not with the calls.
 
-Source of the format and its limits (at most 100 values of a metric in a line): CloudWatch embedded metric
-format specification.
+Source of the format and of its limit (100 values of a metric in a line): the CloudWatch embedded
+metric format specification.
 """
 
 from __future__ import annotations

@@ -1,0 +1,450 @@
+"""Dispatch: a batch of queued jobs becomes launched, configured instances.
+
+For each batch: claim -> group by equal spec -> ONE CreateFleet a group (spot, and once more
+on-demand for what spot did not deliver) -> register a runner for each instance -> write its
+configuration and the job's record in one transaction.
+
+What must hold whatever fails:
+
+- Nothing is launched for a job that this worker does not hold a claim of.
+- A message is done with (not returned) only once the job is launched, settled or given up in its
+  record, or another message for it is on the queue.
+- An instance that cannot be configured is terminated before its job is handed back. One that is
+  launched unseen (a crash, a lost answer) finds no configuration and ends itself.
+- A job goes back first in its record, then as a message: a message whose record cannot be claimed
+  yet would be dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from runsfleet_runtime.contract.environment import LaunchTarget
+from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig
+from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.fleet.catalogue import candidates
+from runsfleet_runtime.fleet.plan import (
+    CapacityType,
+    LaunchedInstance,
+    LaunchRequest,
+    capacity_for,
+    client_token,
+)
+from runsfleet_runtime.fleet.ports import LaunchesInstances
+from runsfleet_runtime.jobs.backoff import retry_delay
+from runsfleet_runtime.jobs.model import Claimed, ClaimUnknown, HeldByOther, Launch
+from runsfleet_runtime.jobs.ports import ClaimsJobs, SendsJobs
+from runsfleet_runtime.labels import Accepted, LabelSettings, RunnerSpec, resolve
+from runsfleet_runtime.telemetry.log import bound, get_logger
+from runsfleet_runtime.telemetry.metrics import CountsMetrics
+
+log = get_logger("dispatch")
+
+_CLEAN_UP_SECONDS: Final = 10.0  # kept free at the end of an invocation to hand jobs back
+_PARALLEL_REGISTRATIONS: Final = 10  # one for each job of the largest FIFO batch
+
+
+class ConfiguresRunners(Protocol):
+    """GitHub registration and the store of runner configurations, as one step."""
+
+    def configure(
+        self, job: JobMessage, instance_id: str, spec: RunnerSpec, *, deadline: float
+    ) -> RunnerConfig:
+        """Register a runner and return its configuration.
+
+        Raises:
+            RunnerNotConfiguredError: If GitHub did not register it before ``deadline``.
+        """
+
+    def transact_put(self, config: RunnerConfig, *, now: float) -> Sequence[Mapping[str, Any]]:
+        """Return the writes that store it, to be made together with the job's record.
+
+        A store that cannot take part in that transaction writes at once and returns nothing.
+
+        Raises:
+            RunnerNotConfiguredError: If such a store failed.
+        """
+
+    def discard(self, config: RunnerConfig) -> None:
+        """Undo a configuration whose launch was not recorded; best effort."""
+
+
+class RunnerNotConfiguredError(Exception):
+    """A runner could not be registered, or its configuration not be stored.
+
+    Attributes:
+        retry_at: Epoch seconds before which another try is useless; 0 when unknown.
+    """
+
+    def __init__(self, message: str, *, service: str, retry_at: float = 0.0) -> None:
+        super().__init__(message)
+        self.service = service
+        self.retry_at = retry_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedJob:
+    """A message of the jobs queue.
+
+    Attributes:
+        message_id: SQS's id of it.
+        receipt_handle: SQS's handle of this receipt.
+        job: Its content.
+    """
+
+    message_id: str
+    receipt_handle: str
+    job: JobMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchSettings:
+    """What dispatch is configured with.
+
+    Attributes:
+        labels: What labels are resolved against.
+        targets: Launch target by platform.
+        subnet_ids: Subnets of ordinary instances.
+        private_subnet_ids: Subnets of instances with ``private=true``.
+        images: Image name of a label -> AMI id or ``resolve:ssm:`` reference.
+        job_deadline_seconds: A job older than this is given up.
+    """
+
+    labels: LabelSettings
+    targets: Mapping[str, LaunchTarget]
+    subnet_ids: tuple[str, ...]
+    private_subnet_ids: tuple[str, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
+    job_deadline_seconds: float = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A job that this worker holds the claim of."""
+
+    received: ReceivedJob
+    claim_id: str
+    spec: RunnerSpec
+
+    @property
+    def job(self) -> JobMessage:
+        return self.received.job
+
+
+class Dispatcher:
+    """The use case of the dispatch function.
+
+    Args:
+        settings: See :class:`DispatchSettings`.
+        records: The jobs table.
+        queue: The jobs queue.
+        instances: EC2.
+        runners: GitHub and the configuration store.
+        metrics: Where metrics go.
+        clock: Returns epoch seconds.
+        jitter: Returns a random number in [0, 1).
+        new_id: Returns an id that never repeats.
+    """
+
+    def __init__(
+        self,
+        settings: DispatchSettings,
+        *,
+        records: ClaimsJobs,
+        queue: SendsJobs,
+        instances: LaunchesInstances,
+        runners: ConfiguresRunners,
+        metrics: CountsMetrics,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._queue = queue
+        self._instances = instances
+        self._runners = runners
+        self._metrics = metrics
+        self._clock = clock
+        self._jitter = jitter
+        self._new_id = new_id
+
+    def dispatch(self, batch: Sequence[ReceivedJob], *, deadline: float) -> set[str]:
+        """Dispatch a batch.
+
+        Args:
+            batch: The received messages.
+            deadline: Epoch seconds at which the invocation is cut off.
+
+        Returns:
+            The ids of the messages that must come back.
+        """
+        returned: set[str] = set()
+        due = self._due(_newest_of_each_job(batch), returned)
+        held = self._claim(due, returned)
+        for group in _groups(held):
+            self._launch_group(group, returned, deadline=deadline - _CLEAN_UP_SECONDS)
+        return returned
+
+    # -- what to launch for --------------------------------------------------------------------
+
+    def _due(self, batch: Sequence[ReceivedJob], returned: set[str]) -> list[ReceivedJob]:
+        due = []
+        for received in batch:
+            wait = received.job.not_before - self._clock()
+            if wait > 0:
+                self._defer(received, wait, returned)
+            else:
+                due.append(received)
+        return due
+
+    def _defer(self, received: ReceivedJob, seconds: float, returned: set[str]) -> None:
+        self._queue.defer(received.receipt_handle, seconds)
+        returned.add(received.message_id)
+
+    def _claim(self, due: Sequence[ReceivedJob], returned: set[str]) -> list[_Held]:
+        if not due:
+            return []
+        now = self._clock()
+        results = self._records.claim(
+            [r.job for r in due], claim_ids=[self._new_id() for _ in due], now=now
+        )
+        held: list[_Held] = []
+        for received, result in zip(due, results, strict=True):
+            with _bound(received.job):
+                if isinstance(result, Claimed):
+                    self._metrics.add(Metric.JOBS_CLAIMED)
+                    spec = self._servable(received.job, result.claim_id, returned, received)
+                    if spec is not None:
+                        held.append(_Held(received, result.claim_id, spec))
+                elif isinstance(result, HeldByOther):
+                    log.info("claimed by another worker", extra={"until": result.until})
+                    self._defer(received, max(1.0, result.until - now) + 1, returned)
+                elif isinstance(result, ClaimUnknown):
+                    log.error("not claimed", extra={"error": result.error})
+                    self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
+                    returned.add(received.message_id)
+                else:
+                    log.info("already settled", extra={"status": result.status.value})
+        return held
+
+    def _servable(
+        self, job: JobMessage, claim_id: str, returned: set[str], received: ReceivedJob
+    ) -> RunnerSpec | None:
+        """Return the job's spec; a job that cannot be served is given up with the reason."""
+        now = self._clock()
+        waited = now - job.queued_at
+        if waited > self._settings.job_deadline_seconds:
+            reason = f"waited {waited:.0f} s, longer than GitHub keeps a job queued"
+        else:
+            outcome = resolve(job.labels, self._settings.labels)
+            if isinstance(outcome, Accepted):
+                reason = self._missing(outcome.spec)
+                if not reason:
+                    return outcome.spec
+            else:
+                reason = f"labels are not served any more: {outcome}"
+        log.error("job given up", extra={"reason": reason})
+        if self._records.expire(job, claim_id, error=reason, now=now):
+            self._metrics.add(Metric.JOBS_EXPIRED)
+        else:
+            returned.add(received.message_id)
+        return None
+
+    def _missing(self, spec: RunnerSpec) -> str:
+        if spec.platform not in self._settings.targets:
+            return f"this fleet has no launch template for {spec.platform}"
+        if spec.private and not self._settings.private_subnet_ids:
+            return "private=true, but this fleet has no private subnets"
+        if not candidates(spec):
+            return "no instance type has this cpu, ram, family and generation"
+        return ""
+
+    # -- launching -----------------------------------------------------------------------------
+
+    def _launch_group(self, group: Sequence[_Held], returned: set[str], *, deadline: float) -> None:
+        spec = group[0].spec
+        first = capacity_for(spec, on_demand=group[0].job.on_demand)
+        instances, failed = self._buy(group, spec, first)
+        short = group[len(instances) :]
+        if short and not failed and first is CapacityType.SPOT:
+            log.warning("spot fell short", extra={"asked": len(group), "short": len(short)})
+            more, failed = self._buy(short, spec, CapacityType.ON_DEMAND)
+            instances += more
+            short = group[len(instances) :]
+        served = list(zip(group, instances, strict=False))
+        surplus = [i.instance_id for i in instances[len(group) :]]
+        if surplus:
+            log.error("more instances than asked for", extra={"instances": surplus})
+            self._instances.terminate(surplus)
+        self._configure(served, returned, deadline=deadline)
+        if short:
+            self._metrics.add(Metric.LAUNCH_SHORTFALL, len(short))
+            log.warning("launch shortfall", extra={"jobs": [h.job.job_id for h in short]})
+            self._hand_back([(held, 0.0) for held in short], returned)
+
+    def _buy(
+        self, group: Sequence[_Held], spec: RunnerSpec, capacity: CapacityType
+    ) -> tuple[list[LaunchedInstance], bool]:
+        subnets = self._settings.private_subnet_ids if spec.private else self._settings.subnet_ids
+        result = self._instances.launch(
+            LaunchRequest(
+                spec=spec,
+                count=len(group),
+                capacity=capacity,
+                instance_types=tuple(t.name for t in candidates(spec)),
+                subnet_ids=subnets,
+                target=self._settings.targets[spec.platform],
+                image=self._settings.images[spec.image] if spec.image else None,
+                client_token=client_token([h.claim_id for h in group], capacity),
+            )
+        )
+        if result.failed:
+            self._metrics.add(Metric.API_ERRORS, kind="ec2")
+            log.error("launch failed", extra={"error": result.failed, "jobs": len(group)})
+        return list(result.instances), bool(result.failed)
+
+    def _configure(
+        self,
+        served: Sequence[tuple[_Held, LaunchedInstance]],
+        returned: set[str],
+        *,
+        deadline: float,
+    ) -> None:
+        """Register, store and record; what fails is terminated and handed back."""
+        if not served:
+            return
+        failures: list[tuple[_Held, float]] = []
+        ready: list[tuple[_Held, LaunchedInstance, RunnerConfig, Sequence[Mapping[str, Any]]]] = []
+
+        def step(
+            pair: tuple[_Held, LaunchedInstance],
+        ) -> tuple[RunnerConfig, Sequence[Mapping[str, Any]]] | RunnerNotConfiguredError:
+            held, instance = pair
+            try:
+                config = self._runners.configure(
+                    held.job, instance.instance_id, held.spec, deadline=deadline
+                )
+                return config, self._runners.transact_put(config, now=self._clock())
+            except RunnerNotConfiguredError as error:
+                return error
+
+        with ThreadPoolExecutor(min(len(served), _PARALLEL_REGISTRATIONS)) as pool:
+            results = list(pool.map(step, served))
+        for (held, instance), result in zip(served, results, strict=True):
+            if isinstance(result, RunnerNotConfiguredError):
+                with _bound(held.job):
+                    log.error("runner not configured", extra={"error": str(result)})
+                self._metrics.add(Metric.API_ERRORS, kind=result.service)
+                self._undo(instance)
+                failures.append((held, result.retry_at))
+            else:
+                ready.append((held, instance, *result))
+        failures += self._record(ready)
+        self._hand_back(failures, returned)
+
+    def _record(
+        self,
+        ready: Sequence[tuple[_Held, LaunchedInstance, RunnerConfig, Sequence[Mapping[str, Any]]]],
+    ) -> list[tuple[_Held, float]]:
+        if not ready:
+            return []
+        now = self._clock()
+        launches = [
+            (_launch(held, instance, config), writes) for held, instance, config, writes in ready
+        ]
+        recorded = self._records.record_launches(launches, now=now)
+        failures: list[tuple[_Held, float]] = []
+        for (held, instance, config, _), done in zip(ready, recorded, strict=True):
+            with _bound(held.job):
+                if done:
+                    wait = max(0.0, now - held.job.queued_at)
+                    self._metrics.add(Metric.JOBS_LAUNCHED, kind=instance.capacity.value)
+                    self._metrics.add(Metric.LAUNCH_WAIT, wait)
+                    log.info(
+                        "launched",
+                        extra={
+                            "instance_id": instance.instance_id,
+                            "instance_type": instance.instance_type,
+                            "availability_zone": instance.availability_zone,
+                            "capacity_type": instance.capacity.value,
+                            "waited_seconds": round(wait, 3),
+                        },
+                    )
+                else:
+                    self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
+                    self._undo(instance)
+                    self._runners.discard(config)
+                    failures.append((held, 0.0))
+        return failures
+
+    def _undo(self, instance: LaunchedInstance) -> None:
+        self._metrics.add(Metric.LAUNCH_FAILURES)
+        self._instances.terminate([instance.instance_id])
+
+    # -- handing back --------------------------------------------------------------------------
+
+    def _hand_back(self, jobs: Sequence[tuple[_Held, float]], returned: set[str]) -> None:
+        """Let jobs be tried again: first the record, then the message, then this one is done with.
+
+        Where the record or the queue does not answer, the present message comes back instead; its
+        claim has then run out, since the lease is shorter than the visibility timeout.
+        """
+        now = self._clock()
+        again: list[tuple[_Held, JobMessage]] = []
+        for held, retry_at in jobs:
+            delay = retry_delay(held.job.dispatch + 1, jitter=self._jitter())
+            not_before = max(now + delay, retry_at)
+            if self._records.release(held.job, held.claim_id, not_before=not_before, now=now):
+                again.append((held, held.job.again(not_before=not_before)))
+            else:
+                returned.add(held.received.message_id)
+        sent = self._queue.send([message for _, message in again])
+        for (held, message), done in zip(again, sent, strict=True):
+            with _bound(held.job):
+                if done:
+                    log.info("handed back", extra={"not_before": message.not_before})
+                else:
+                    self._metrics.add(Metric.API_ERRORS, kind="sqs")
+                    returned.add(held.received.message_id)
+
+
+def _bound(job: JobMessage) -> Any:
+    return bound(
+        job_id=job.job_id, run_id=job.run_id, repository=job.repository, dispatch=job.dispatch
+    )
+
+
+def _newest_of_each_job(batch: Sequence[ReceivedJob]) -> list[ReceivedJob]:
+    """Keep the newest message of each job: a later one of the same batch supersedes the earlier."""
+    newest: dict[int, ReceivedJob] = {}
+    for received in batch:
+        known = newest.get(received.job.job_id)
+        if known is None or received.job.dispatch > known.job.dispatch:
+            newest[received.job.job_id] = received
+    return list(newest.values())
+
+
+def _groups(held: Sequence[_Held]) -> list[list[_Held]]:
+    """Group jobs that one CreateFleet can serve, in the order of their arrival."""
+    groups: dict[tuple[str, str | None, bool], list[_Held]] = {}
+    for item in held:
+        key = (item.spec.group_key(), item.spec.pool, item.job.on_demand)
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def _launch(held: _Held, instance: LaunchedInstance, config: RunnerConfig) -> Launch:
+    return Launch(
+        job=held.job,
+        claim_id=held.claim_id,
+        instance_id=instance.instance_id,
+        instance_type=instance.instance_type,
+        availability_zone=instance.availability_zone,
+        capacity_type=instance.capacity.value,
+        runner_name=config.runner_name,
+        pool=held.spec.pool,
+    )

@@ -1,0 +1,389 @@
+"""The ``jobs`` table: each move of a job is one conditional write.
+
+Gotchas:
+
+- A whole batch is claimed (or recorded) in one transaction. When it is cancelled, the items that
+  failed their condition are judged by the item that came back, and the rest are tried one by one.
+- botocore repeats a call whose answer was lost. The second try then fails its own condition, so a
+  refused write is first compared with what this worker meant to write.
+- Conditional writes are local to a region: a job is claimed only in the region that owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from runsfleet_runtime.contract.messages import JobMessage, RunnerReport
+from runsfleet_runtime.contract.tables import JobAttr
+from runsfleet_runtime.jobs.model import (
+    TRANSITIONS,
+    Claimed,
+    ClaimResult,
+    ClaimUnknown,
+    JobStatus,
+    Launch,
+    Move,
+    judge_refused_claim,
+)
+from runsfleet_runtime.telemetry.log import get_logger
+
+log = get_logger("jobs.dynamodb")
+
+Item = Mapping[str, Any]
+T = TypeVar("T")
+_REFUSED: Final = "ConditionalCheckFailed"
+_INSTANCE_ATTRIBUTES: Final = (
+    JobAttr.INSTANCE_ID,
+    JobAttr.INSTANCE_TYPE,
+    JobAttr.ZONE,
+    JobAttr.CAPACITY_TYPE,
+    JobAttr.RUNNER_NAME,
+    JobAttr.NOT_BEFORE,
+)
+
+
+class DynamoDBJobs:
+    """Adapter of :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs` and ``EndsJobs``.
+
+    Args:
+        client: A DynamoDB client.
+        table: Physical name of the table.
+        lease_seconds: How long a claim holds.
+        deadline_seconds: How long after its queueing a job is worth launching for.
+        retention_seconds: How long a closed job is kept.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        table: str,
+        *,
+        lease_seconds: float = 90,
+        deadline_seconds: float = 24 * 3600,
+        retention_seconds: float = 7 * 24 * 3600,
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._lease = lease_seconds
+        self._deadline = deadline_seconds
+        self._retention = retention_seconds
+
+    # -- dispatch ------------------------------------------------------------------------------
+
+    def claim(
+        self, jobs: Sequence[JobMessage], *, claim_ids: Sequence[str], now: float
+    ) -> Sequence[ClaimResult]:
+        """Claim jobs; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
+        pairs = list(zip(jobs, claim_ids, strict=True))
+        updates = [[{"Update": self._claim_update(j, c, now)}] for j, c in pairs]
+
+        def verdict(index: int, written: bool, old: Item | None, error: str) -> ClaimResult:
+            job, claim_id = pairs[index]
+            if written or (old and text(old, JobAttr.CLAIM_ID) == claim_id):
+                return Claimed(job, claim_id)
+            if old:
+                return judge_refused_claim(
+                    job,
+                    status=JobStatus(text(old, JobAttr.STATUS)),
+                    recorded_dispatch=int(number(old, JobAttr.DISPATCH)),
+                    lease_ends=number(old, JobAttr.CLAIM_EXPIRES_AT),
+                )
+            return ClaimUnknown(error)
+
+        return self._write_all(updates, verdict)
+
+    def record_launches(
+        self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
+    ) -> Sequence[bool]:
+        """Record launches; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
+        updates = [
+            [{"Update": self._launch_update(launch, now)}, *further] for launch, further in launches
+        ]
+
+        def verdict(index: int, written: bool, old: Item | None, error: str) -> bool:
+            launch = launches[index][0]
+            if written or (old and text(old, JobAttr.INSTANCE_ID) == launch.instance_id):
+                return True
+            log.warning(
+                "launch not recorded",
+                extra={
+                    "job_id": launch.job.job_id,
+                    "instance_id": launch.instance_id,
+                    "reason": error or "the claim was lost",
+                },
+            )
+            return False
+
+        return self._write_all(updates, verdict)
+
+    def release(self, job: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
+        """Hand a claimed job back; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
+        values = {JobAttr.NOT_BEFORE: not_before, JobAttr.UPDATED_AT: now}
+        return self._move_claimed(Move.RELEASE, job, claim_id, values)
+
+    def expire(self, job: JobMessage, claim_id: str, *, error: str, now: float) -> bool:
+        """Give a claimed job up; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
+        values = {
+            JobAttr.ERROR: error,
+            JobAttr.COMPLETED_AT: now,
+            JobAttr.UPDATED_AT: now,
+            JobAttr.EXPIRES_AT: now + self._retention,
+        }
+        return self._move_claimed(Move.EXPIRE, job, claim_id, values)
+
+    def _move_claimed(
+        self, move: Move, job: JobMessage, claim_id: str, values: Mapping[JobAttr, Any]
+    ) -> bool:
+        update = self._update(str(job.job_id), move, values, where={JobAttr.CLAIM_ID: claim_id})
+        (done,) = self._write_all([[{"Update": update}]], lambda _i, written, _old, _e: written)
+        return done
+
+    def _claim_update(self, job: JobMessage, claim_id: str, now: float) -> dict[str, Any]:
+        values: dict[JobAttr, Any] = {
+            JobAttr.STATUS: JobStatus.CLAIMED.value,
+            JobAttr.RUN_ID: job.run_id,
+            JobAttr.RUN_ATTEMPT: job.run_attempt,
+            JobAttr.REPOSITORY: job.repository,
+            JobAttr.LABELS: list(job.labels),
+            JobAttr.WORKFLOW: job.workflow_name,
+            JobAttr.NAME: job.job_name,
+            JobAttr.INSTALLATION_ID: job.installation_id,
+            JobAttr.DISPATCH: job.dispatch,
+            JobAttr.QUEUED_AT: job.queued_at,
+            JobAttr.DEADLINE: job.queued_at + self._deadline,
+            JobAttr.CLAIM_ID: claim_id,
+            JobAttr.CLAIM_EXPIRES_AT: now + self._lease,
+            JobAttr.CLAIMED_AT: now,
+            JobAttr.UPDATED_AT: now,
+        }
+        expression = _Expression()
+        assignments = expression.assignments(values)
+        removed = ", ".join(expression.name(a) for a in _INSTANCE_ATTRIBUTES)
+        key, status = expression.name(JobAttr.ID), expression.name(JobAttr.STATUS)
+        queued = expression.value(JobStatus.QUEUED.value)
+        claimed = expression.value(JobStatus.CLAIMED.value)
+        lease, dispatch = (
+            expression.name(JobAttr.CLAIM_EXPIRES_AT),
+            expression.name(JobAttr.DISPATCH),
+        )
+        condition = (
+            f"attribute_not_exists({key}) OR ({dispatch} <= {expression.value(job.dispatch)} AND "
+            f"({status} = {queued} OR "
+            f"({status} = {claimed} AND {lease} < {expression.value(now)})))"
+        )
+        return self._request(
+            str(job.job_id), f"SET {assignments} REMOVE {removed}", condition, expression
+        )
+
+    def _launch_update(self, launch: Launch, now: float) -> dict[str, Any]:
+        values = {
+            JobAttr.INSTANCE_ID: launch.instance_id,
+            JobAttr.INSTANCE_TYPE: launch.instance_type,
+            JobAttr.ZONE: launch.availability_zone,
+            JobAttr.CAPACITY_TYPE: launch.capacity_type,
+            JobAttr.RUNNER_NAME: launch.runner_name,
+            JobAttr.POOL: launch.pool,
+            JobAttr.LAUNCHED_AT: now,
+            JobAttr.UPDATED_AT: now,
+        }
+        where = {JobAttr.CLAIM_ID: launch.claim_id}
+        return self._update(str(launch.job.job_id), Move.LAUNCH, values, where=where)
+
+    # -- reports -------------------------------------------------------------------------------
+
+    def start(self, report: RunnerReport, *, now: float) -> bool | None:
+        """Move a job to running; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
+        values = {JobAttr.STARTED_AT: now, JobAttr.UPDATED_AT: now}
+        return self._move_owned(Move.START, report, values, [])
+
+    def end(
+        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
+    ) -> bool | None:
+        """Close a job; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
+        values = {
+            JobAttr.OUTCOME: report.status.value,
+            JobAttr.EXIT_CODE: report.exit_code,
+            JobAttr.ERROR: report.error or None,
+            JobAttr.COMPLETED_AT: now,
+            JobAttr.UPDATED_AT: now,
+            JobAttr.EXPIRES_AT: now + self._retention,
+        }
+        return self._move_owned(Move.END, report, values, further)
+
+    def requeue(self, report: RunnerReport, *, now: float) -> JobMessage | None:
+        """Hand a job back; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
+        if not self._move_owned(Move.REQUEUE, report, {JobAttr.UPDATED_AT: now}, []):
+            return None
+        answer = self._client.get_item(
+            TableName=self._table, Key=_key(str(report.job_id)), ConsistentRead=True
+        )
+        return job_from_item(answer["Item"]).again(not_before=0.0)
+
+    def _move_owned(
+        self,
+        move: Move,
+        report: RunnerReport,
+        values: Mapping[JobAttr, Any],
+        further: Sequence[Mapping[str, Any]],
+    ) -> bool | None:
+        where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
+        update = self._update(str(report.job_id), move, values, where=where)
+
+        def verdict(_index: int, written: bool, _old: Item | None, error: str) -> bool | None:
+            if written:
+                return True
+            return None if error else False
+
+        (done,) = self._write_all([[{"Update": update}, *further]], verdict)
+        return done
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def _update(
+        self,
+        job_id: str,
+        move: Move,
+        values: Mapping[JobAttr, Any],
+        *,
+        where: Mapping[JobAttr, Any],
+    ) -> dict[str, Any]:
+        """Return the update of one move, allowed only from the states of the transition table."""
+        sources, target = TRANSITIONS[move]
+        expression = _Expression()
+        assignments = expression.assignments({JobAttr.STATUS: target.value, **values})
+        status = expression.name(JobAttr.STATUS)
+        options = ", ".join(expression.value(s.value) for s in sorted(sources))
+        conditions = [f"{status} IN ({options})"]
+        conditions += [
+            f"{expression.name(attr)} = {expression.value(value)}" for attr, value in where.items()
+        ]
+        return self._request(job_id, f"SET {assignments}", " AND ".join(conditions), expression)
+
+    def _request(
+        self, job_id: str, update: str, condition: str, expression: _Expression
+    ) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "Key": _key(job_id),
+            "UpdateExpression": update,
+            "ConditionExpression": condition,
+            "ExpressionAttributeNames": expression.names,
+            "ExpressionAttributeValues": expression.values,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+
+    def _write_all(
+        self,
+        groups: Sequence[Sequence[Mapping[str, Any]]],
+        verdict: Callable[[int, bool, Item | None, str], T],
+    ) -> list[T]:
+        """Write groups of actions, each group all or nothing, with as few calls as possible.
+
+        ``verdict`` gets the index of a group, whether it was written, the item that refused its
+        condition (``None`` when that is not why), and the error when nothing is known.
+        """
+        outcome = self._transact([action for group in groups for action in group])
+        if isinstance(outcome, str):  # "" when written, else why nothing is known
+            return [verdict(i, not outcome, None, outcome) for i in range(len(groups))]
+        results: list[T] = []
+        position = 0
+        for index, group in enumerate(groups):
+            old = outcome.get(position)
+            position += len(group)
+            if old is not None or len(groups) == 1:
+                reason = "" if old is not None else "the transaction was cancelled"
+                results.append(verdict(index, False, old, reason))
+            else:  # cancelled because of another group
+                results += self._write_all([group], lambda _i, *rest, at=index: verdict(at, *rest))
+        return results
+
+    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> str | dict[int, Item]:
+        """Write actions in one transaction.
+
+        Returns "" when they are written; the items that refused their condition, by position, when
+        the transaction was cancelled; else the error, and then nothing is known.
+        """
+        try:
+            self._client.transact_write_items(TransactItems=list(actions))
+        except ClientError as error:
+            if "CancellationReasons" not in error.response:
+                return str(error)
+            return {
+                position: reason.get("Item", {})
+                for position, reason in enumerate(error.response["CancellationReasons"])
+                if reason.get("Code") == _REFUSED
+            }
+        except BotoCoreError as error:
+            return str(error)
+        return ""
+
+
+class _Expression:
+    """Names and values of one DynamoDB expression; every name is aliased (many are reserved)."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
+
+    def name(self, attribute: JobAttr) -> str:
+        alias = f"#{attribute.name.lower()}"
+        self.names[alias] = attribute.value
+        return alias
+
+    def value(self, value: Any) -> str:
+        alias = f":v{len(self.values)}"
+        self.values[alias] = to_attribute(value)
+        return alias
+
+    def assignments(self, values: Mapping[JobAttr, Any]) -> str:
+        """Return ``a = :a, …`` for the values that are there; ``None`` and "" are left out."""
+        kept = ((a, v) for a, v in values.items() if v is not None and v != "")
+        return ", ".join(f"{self.name(a)} = {self.value(v)}" for a, v in kept)
+
+
+def to_attribute(value: Any) -> dict[str, Any]:
+    """Return DynamoDB's form of a text, number or list.
+
+    Example:
+        >>> to_attribute([1, "a"])
+        {'L': [{'N': '1'}, {'S': 'a'}]}
+    """
+    if isinstance(value, str):
+        return {"S": value}
+    if isinstance(value, int | float):
+        return {"N": repr(value)}
+    return {"L": [to_attribute(v) for v in value]}
+
+
+def text(item: Item, attribute: JobAttr) -> str:
+    """Return a text attribute, or "" when the item has none."""
+    return str(item.get(attribute.value, {}).get("S", ""))
+
+
+def number(item: Item, attribute: JobAttr) -> float:
+    """Return a number attribute, or 0 when the item has none."""
+    return float(item.get(attribute.value, {}).get("N", 0))
+
+
+def job_from_item(item: Item) -> JobMessage:
+    """Return the message that dispatched a job, from its record."""
+    installation = int(number(item, JobAttr.INSTALLATION_ID))
+    return JobMessage(
+        job_id=int(text(item, JobAttr.ID)),
+        run_id=int(number(item, JobAttr.RUN_ID)),
+        run_attempt=int(number(item, JobAttr.RUN_ATTEMPT)),
+        repository=text(item, JobAttr.REPOSITORY),
+        labels=tuple(v["S"] for v in item[JobAttr.LABELS.value]["L"]),
+        queued_at=number(item, JobAttr.QUEUED_AT),
+        installation_id=installation or None,
+        workflow_name=text(item, JobAttr.WORKFLOW),
+        job_name=text(item, JobAttr.NAME),
+        dispatch=int(number(item, JobAttr.DISPATCH)),
+    )
+
+
+def _key(job_id: str) -> dict[str, Any]:
+    return {JobAttr.ID.value: {"S": job_id}}

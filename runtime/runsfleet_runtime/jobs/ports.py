@@ -1,0 +1,57 @@
+"""What the use cases of jobs need of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from runsfleet_runtime.contract.messages import JobMessage, RunnerReport
+from runsfleet_runtime.jobs.model import ClaimResult, Launch
+
+
+class ClaimsJobs(Protocol):
+    """The records of jobs, as dispatch moves them. No method raises for a failed call."""
+
+    def claim(
+        self, jobs: Sequence[JobMessage], *, claim_ids: Sequence[str], now: float
+    ) -> Sequence[ClaimResult]:
+        """Claim each job for this worker; one result for each, in order."""
+
+    def record_launches(
+        self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
+    ) -> Sequence[bool]:
+        """Move claimed jobs to launched, each together with further writes, all or nothing.
+
+        Returns whether each is certain to be recorded.
+        """
+
+    def release(self, job: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
+        """Hand a claimed job back; False when the claim was lost or the table did not answer."""
+
+    def expire(self, job: JobMessage, claim_id: str, *, error: str, now: float) -> bool:
+        """Give a claimed job up; False when the claim was lost or the table did not answer."""
+
+
+class EndsJobs(Protocol):
+    """The records of jobs, as the reports of instances move them."""
+
+    def start(self, report: RunnerReport, *, now: float) -> bool | None:
+        """Move a launched job to running; False when it is not this instance's, None if unknown."""
+
+    def end(
+        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
+    ) -> bool | None:
+        """Close a job, together with further writes; False and None as for :meth:`start`."""
+
+    def requeue(self, report: RunnerReport, *, now: float) -> JobMessage | None:
+        """Hand a job of an ended instance back; the message to send, or None if it was not ours."""
+
+
+class SendsJobs(Protocol):
+    """The jobs queue."""
+
+    def send(self, jobs: Sequence[JobMessage]) -> Sequence[bool]:
+        """Send messages; whether each is certain to be on the queue, in order."""
+
+    def defer(self, receipt_handle: str, seconds: float) -> None:
+        """Let a received message come back after ``seconds``; best effort."""
