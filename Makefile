@@ -25,8 +25,6 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 # the tasks below call `python` and `runsfleet` by name where another tool (cdk) starts them
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# a hint about hard links across file systems is noise; copying is right there
-export UV_LINK_MODE ?= copy
 
 say = printf '\033[2m· %s\033[0m\n'
 ifdef NO_COLOR
