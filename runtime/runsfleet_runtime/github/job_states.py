@@ -1,0 +1,94 @@
+"""What GitHub says of a job; "unknown" is an answer of its own.
+
+Unknown means: launch when in doubt, never destroy when in doubt. So every failure becomes
+``UNKNOWN`` here and is logged with its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from runsfleet_runtime.contract.environment import RunnerLevel
+from runsfleet_runtime.github.errors import (
+    GitHubError,
+    InstallationNotFoundError,
+    NotFoundError,
+)
+from runsfleet_runtime.github.installations import JOBS
+from runsfleet_runtime.github.model import JobState, RunnerScope
+from runsfleet_runtime.github.registration import CallsGitHub
+
+DEADLINE_SECONDS = 10.0
+_LOG = logging.getLogger(__name__)
+_STATES = {
+    "queued": JobState.QUEUED,
+    "in_progress": JobState.IN_PROGRESS,
+    "completed": JobState.COMPLETED,
+    # held back by a protection rule or a concurrency group; GitHub sends `queued` afterwards
+    "waiting": JobState.WAITING,
+    "requested": JobState.WAITING,
+    "pending": JobState.WAITING,
+}
+
+
+class JobStates:
+    """Reads the state of jobs.
+
+    Args:
+        github: The API.
+        clock: Epoch seconds.
+    """
+
+    def __init__(self, github: CallsGitHub, *, clock: Callable[[], float] = time.time) -> None:
+        self._github = github
+        self._clock = clock
+
+    def status(
+        self,
+        repository: str,
+        job_id: int,
+        installation_id: int | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> JobState:
+        """Return what GitHub says of a job; never raises a ``GitHubError``.
+
+        Args:
+            repository: ``owner/name``.
+            job_id: GitHub's id of the job.
+            installation_id: Of the App; looked up when ``None``.
+            deadline: Epoch seconds after which to give up; 10 s from now by default.
+
+        Returns:
+            ``GONE`` when GitHub does not have the job any more, ``UNKNOWN`` when it could not be
+            asked or said something new.
+        """
+        if deadline is None:
+            deadline = self._clock() + DEADLINE_SECONDS
+        try:
+            # the level decides on the path of runners only
+            scope = RunnerScope.of(RunnerLevel.REPOSITORY, repository)
+            job = self._github.call(
+                "GET",
+                f"{scope.repository_path}/actions/jobs/{job_id}",
+                scope=scope,
+                installation_id=installation_id,
+                permissions=JOBS,
+                deadline=deadline,
+            )
+        except InstallationNotFoundError as error:
+            return self._unknown(job_id, str(error))
+        except NotFoundError:
+            return JobState.GONE
+        except GitHubError as error:
+            return self._unknown(job_id, str(error))
+        word = job.get("status") if isinstance(job, dict) else None
+        state = _STATES.get(word) if isinstance(word, str) else None
+        return state or self._unknown(job_id, f"status {word!r}")
+
+    @staticmethod
+    def _unknown(job_id: int, reason: str) -> JobState:
+        _LOG.warning("the state of job %d is unknown: %s", job_id, reason)
+        return JobState.UNKNOWN
