@@ -1,0 +1,47 @@
+"""``python -m runsfleet_runtime.agent``: run the agent, and end the instance whatever happens.
+
+Only the standard library is needed for the guard: a broken package must end the instance too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from runsfleet_runtime.agent.clock import SignalClock
+from runsfleet_runtime.telemetry.log import configure, get_logger
+from runsfleet_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run the agent.
+
+    Args:
+        environ: Usually ``os.environ``.
+
+    Returns:
+        0 when the instance's end was accepted by EC2 or by the system, 1 when it had to be ended
+        because the agent could not even begin.
+    """
+    clock = SignalClock()
+    clock.listen()
+    configure(service="agent", version=__version__, fleet=environ.get("RUNSFLEET_FLEET", ""))
+    try:
+        # inside the guard: it imports everything else
+        from runsfleet_runtime.agent.composition import compose
+
+        compose(environ, clock).run()
+    except BaseException:  # noqa: BLE001  the instance ends, whatever it was
+        get_logger("agent").critical("the agent failed, shutting down", exc_info=True)
+        subprocess.run(["shutdown", "-h", "now"], check=False, timeout=60, env=dict(environ))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,19 @@
+"""What ends a bootstrap early."""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """The instance cannot run its job; the message names the value and the cure."""
+
+
+class ConfigurationError(AgentError):
+    """No configuration came in time, or the one that came is not for this instance."""
+
+
+class PackageError(AgentError):
+    """No verified runner package could be had."""
+
+
+class StopRequestedError(Exception):
+    """The agent was told to stop while it waited or fetched something."""

@@ -1,0 +1,272 @@
+"""Run the runner: start it, watch it and its hooks, stop it when its time is over.
+
+One loop decides, in :mod:`.lifecycle`; two threads only wait, for the end of the process and for
+its output, and wake the loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runsfleet_runtime.agent.errors import AgentError
+from runsfleet_runtime.agent.hooks import COMPLETED, STARTED, JobMoment, read_moment
+from runsfleet_runtime.agent.lifecycle import Ended, Limits, Seen, StopReason, stop_reason
+from runsfleet_runtime.agent.registration import conceal
+from runsfleet_runtime.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from runsfleet_runtime.agent.ports import Account, Clock, Platform
+
+LISTENING = "Listening for Jobs"
+"""What GitHub's runner prints once it is registered and waits for its job."""
+
+STOP_GRACE_SECONDS = 90.0
+"""From the request to stop until the kill. A spot instance has 120 s from its notice."""
+
+POLL_SECONDS = 0.5
+CONFIGURE_SECONDS = 120.0
+_DRAIN_SECONDS = 2.0  # for output that is still in the pipe
+_LONGEST_LINE = 64 * 1024
+_LONGEST_LOGGED = 2000
+_KEPT_LINES = 5
+
+_log = get_logger("agent.process")
+_runner_log = get_logger("agent.runner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What to run.
+
+    Attributes:
+        root: The runner's root.
+        state: Where the hooks write.
+        environment: The runner's environment; may hold a secret.
+        account: Whom it runs as; ``None`` for the agent's own user.
+        secrets: What must not be shown of its output.
+    """
+
+    root: Path
+    state: Path
+    environment: Mapping[str, str] = field(repr=False)
+    account: Account | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerEnd:
+    """How a runner ended.
+
+    Attributes:
+        ended: What the ending is named by.
+        exit_code: Of ``run.sh``; negative for a signal.
+        started: The job's start; ``None`` when there was none.
+        completed: The job's end; ``None`` when there was none.
+        listening_after: Seconds from its start until it listened; ``None`` when it never did.
+        last_lines: The end of its output, without secrets.
+        error: What went wrong in watching it; empty when nothing did.
+    """
+
+    ended: Ended
+    exit_code: int | None
+    started: JobMoment | None
+    completed: JobMoment | None
+    listening_after: float | None
+    last_lines: tuple[str, ...]
+    error: str = ""
+
+
+class _Watch:
+    """What the threads and the loop see of one process."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], platform: Platform, clock: Clock, launch: Launch
+    ) -> None:
+        self.process = process
+        self.begun = clock.monotonic()
+        self.exited = threading.Event()
+        self.listening_at: float | None = None
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.started: JobMoment | None = None
+        self.completed: JobMoment | None = None
+        self.started_at: float | None = None
+        self.completed_at: float | None = None
+        self._platform = platform
+        self._clock = clock
+        self._launch = launch
+        self._reader = threading.Thread(target=self._read, daemon=True, name="runner-output")
+        self._waiter = threading.Thread(target=self._wait, daemon=True, name="runner-exit")
+        self._reader.start()
+        self._waiter.start()
+
+    def _wait(self) -> None:
+        self._platform.wait_for_exit(self.process)
+        self.exited.set()
+        self._clock.wake()
+
+    def _read(self) -> None:
+        pipe = self.process.stdout
+        if pipe is None:
+            return
+        while raw := pipe.readline(_LONGEST_LINE):
+            line = conceal(raw.decode(errors="replace").rstrip(), self._launch.secrets)
+            if not line:
+                continue
+            line = line[:_LONGEST_LOGGED]
+            self.lines.append(line)
+            _runner_log.info(line)
+            if LISTENING in line and self.listening_at is None:
+                self.listening_at = self._clock.monotonic()
+                self._clock.wake()
+
+    def look(self) -> None:
+        """Take in what the hooks wrote since."""
+        if self.started is None:
+            self.started = read_moment(self._launch.state / STARTED)
+            self.started_at = self._clock.monotonic() if self.started else None
+        if self.started is not None and self.completed is None:
+            self.completed = read_moment(self._launch.state / COMPLETED)
+            self.completed_at = self._clock.monotonic() if self.completed else None
+
+    def seen(self) -> Seen:
+        now = self._clock.monotonic()
+        return Seen(
+            running_for=now - self.begun,
+            listening=self.listening_at is not None,
+            job_for=None if self.started_at is None else now - self.started_at,
+            completed_for=None if self.completed_at is None else now - self.completed_at,
+            interrupted=self._clock.stop_requested is not None,
+        )
+
+    def drain(self) -> None:
+        # a process that left the group may hold the pipe for ever
+        self._reader.join(_DRAIN_SECONDS)
+        self._waiter.join(_DRAIN_SECONDS)
+
+
+class RunnerRoom:
+    """Where a runner runs.
+
+    Args:
+        platform: The operating system.
+        clock: Time, and the request to stop.
+        grace: Seconds that a runner gets to cancel its job before it is killed.
+    """
+
+    def __init__(
+        self, platform: Platform, clock: Clock, *, grace: float = STOP_GRACE_SECONDS
+    ) -> None:
+        self._platform = platform
+        self._clock = clock
+        self._grace = grace
+
+    def configure(
+        self, launch: Launch, arguments: tuple[str, ...], environment: Mapping[str, str]
+    ) -> None:
+        """Run ``config.sh``.
+
+        Raises:
+            AgentError: It failed or took longer than 120 s.
+            StopRequestedError: The agent was told to stop.
+        """
+        argv = [*self._platform.configure_command(launch.root), *arguments]
+        env = {**launch.environment, **environment}
+        process = self._platform.start(argv, cwd=launch.root, env=env, account=launch.account)
+        watch = _Watch(process, self._platform, self._clock, launch)
+        try:
+            end = watch.begun + CONFIGURE_SECONDS
+            while not watch.exited.is_set() and self._clock.monotonic() < end:
+                self._clock.check()
+                self._clock.wait(POLL_SECONDS)
+            in_time = watch.exited.is_set()
+        finally:
+            self._platform.kill(process)
+            watch.drain()
+        if not in_time or process.returncode != 0:
+            how = f"ended with {process.returncode}" if in_time else "did not end in time"
+            raise AgentError(f"config.sh {how}: {' | '.join(watch.lines)}")
+
+    def run(
+        self, launch: Launch, limits: Limits, *, on_started: Callable[[JobMoment], None]
+    ) -> RunnerEnd:
+        """Run ``run.sh`` until it ends or has to be stopped; leaves no process of its group.
+
+        Args:
+            launch: What to run.
+            limits: What it may take.
+            on_started: Called once, when the hook saw a job start. Must not block.
+        """
+        process = self._platform.start(
+            self._platform.run_command(launch.root),
+            cwd=launch.root,
+            env=launch.environment,
+            account=launch.account,
+        )
+        watch = _Watch(process, self._platform, self._clock, launch)
+        stopped: StopReason | None = None
+        completed_before_stop = False
+        error = ""
+        try:
+            stopped = self._follow(watch, limits, on_started)
+            if stopped is not None:
+                completed_before_stop = watch.completed is not None
+                _log.info("stopping the runner", extra={"reason": stopped})
+                self._stop(watch)
+        except Exception as failure:  # noqa: BLE001  the end of the instance must follow
+            _log.exception("watching the runner failed")
+            error = f"watching the runner failed: {failure}"
+        finally:
+            self._platform.kill(process)
+            watch.drain()
+        reported = watch.started is not None
+        watch.look()
+        if watch.started is not None and not reported:
+            on_started(watch.started)
+        return RunnerEnd(
+            ended=Ended(
+                listened=watch.listening_at is not None,
+                job_started=watch.started is not None,
+                job_completed=watch.completed is not None,
+                stopped=stopped,
+                completed_before_stop=completed_before_stop,
+            ),
+            exit_code=process.returncode,
+            started=watch.started,
+            completed=watch.completed,
+            listening_after=None
+            if watch.listening_at is None
+            else watch.listening_at - watch.begun,
+            last_lines=tuple(watch.lines),
+            error=error,
+        )
+
+    def _follow(
+        self, watch: _Watch, limits: Limits, on_started: Callable[[JobMoment], None]
+    ) -> StopReason | None:
+        reported = False
+        while True:
+            watch.look()
+            if watch.started is not None and not reported:
+                reported = True
+                on_started(watch.started)
+            # the end of the process first: what has ended needs no stop
+            if watch.exited.is_set():
+                return None
+            if (reason := stop_reason(watch.seen(), limits)) is not None:
+                return reason
+            self._clock.wait(POLL_SECONDS)
+
+    def _stop(self, watch: _Watch) -> None:
+        self._platform.interrupt(watch.process)
+        end = self._clock.monotonic() + self._grace
+        while not watch.exited.is_set() and (left := end - self._clock.monotonic()) > 0:
+            self._clock.wait(left)
+        if not watch.exited.is_set():
+            _log.warning("the runner did not stop in time; it is killed")
