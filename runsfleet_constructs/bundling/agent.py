@@ -33,7 +33,6 @@ AGENT_SERVICES = frozenset({"dynamodb", "ec2", "logs", "s3", "sqs", "ssm", "sts"
 _BUILDER_VERSION = "1"
 # wheels without compiled parts fit everywhere, so which platform is asked for does not matter
 _ANYWHERE = Platform(Architecture.X86_64, python="3.11")
-_AGENT_MODULE = f"{RUNTIME_PACKAGE}.agent"
 _COMPILED = frozenset({".so", ".pyd", ".dylib", ".dll"})
 
 
@@ -57,14 +56,15 @@ def agent_fingerprint() -> str:
             ("builder", _BUILDER_VERSION.encode()),
             ("services", ",".join(sorted(AGENT_SERVICES)).encode()),
             ("dependencies", dependencies_fingerprint(AGENT_LOCK, _ANYWHERE).encode()),
-            ("sources", _sources_fingerprint().encode()),
+            ("sources", fingerprint(_contents().items()).encode()),
         ]
     )
 
 
 @lru_cache(maxsize=1)
-def _sources_fingerprint() -> str:
-    return fingerprint((name, path.read_bytes()) for name, path in agent_sources().items())
+def _contents() -> dict[str, bytes]:
+    # read once: the hash that names the package and the package must be of the same moment
+    return {name: path.read_bytes() for name, path in agent_sources().items()}
 
 
 def build_agent_package(cache_dir: Path | None = None) -> AgentPackage:
@@ -84,7 +84,7 @@ def build_agent_package(cache_dir: Path | None = None) -> AgentPackage:
 
     def build(folder: Path) -> None:
         vendored = build_dependencies(AGENT_LOCK, _ANYWHERE, root)
-        write_zip(folder / AGENT_ZIP, [*agent_sources().items(), *_vendored_entries(vendored)])
+        write_zip(folder / AGENT_ZIP, [*_contents().items(), *_vendored(vendored)])
 
     path = cached(root, "agent", agent_fingerprint(), build) / AGENT_ZIP
     return AgentPackage(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
@@ -105,7 +105,7 @@ def agent_sources(source: Path | None = None) -> dict[str, Path]:
     root = source or runtime_source()
     if not (root / "agent").is_dir():
         raise BundlingError(f"there is no agent in {root}; install runsfleet again")
-    reached: set[str] = set()
+    reached = {"__init__", "version"}
     waiting = ["agent"]
     while waiting:
         room = waiting.pop()
@@ -115,17 +115,13 @@ def agent_sources(source: Path | None = None) -> dict[str, Path]:
     return {
         f"{RUNTIME_PACKAGE}/{path.relative_to(root).as_posix()}": path
         for path in files_of(root)
-        if is_source(path)
-        and (path.parent == root or path.relative_to(root).parts[0] in reached)
-        and _is_wanted_at_top(path, root, reached)
+        if is_source(path) and _belongs(path.relative_to(root), reached)
     }
 
 
-def _is_wanted_at_top(path: Path, root: Path, reached: set[str]) -> bool:
-    """Leave out modules beside the rooms (composition.py) unless the agent imports them."""
-    if path.parent != root or path.suffix != ".py" or path.name in {"__init__.py", "version.py"}:
-        return True
-    return path.stem in reached
+def _belongs(path: Path, reached: set[str]) -> bool:
+    """Tell whether a file is needed, given the rooms and modules that are imported."""
+    return path.parts[0].removesuffix(".py") in reached
 
 
 def _imported_rooms(room: Path) -> Iterator[str]:
@@ -149,7 +145,7 @@ def _imported_rooms(room: Path) -> Iterator[str]:
                     yield found[1]
 
 
-def _vendored_entries(folder: Path) -> Iterator[tuple[str, Path]]:
+def _vendored(folder: Path) -> Iterator[tuple[str, bytes]]:
     data = folder / "botocore" / "data"
     kept = {_newest_version(data / service) for service in AGENT_SERVICES}
     for path in files_of(folder):
@@ -162,7 +158,7 @@ def _vendored_entries(folder: Path) -> Iterator[tuple[str, Path]]:
         in_service = path.is_relative_to(data) and path.parent != data
         if in_service and (path.parent not in kept or path.name.startswith("examples-")):
             continue
-        yield name, path
+        yield name, path.read_bytes()
 
 
 def _newest_version(service: Path) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +129,8 @@ def _command(lock: Path, target: Platform, folder: Path) -> list[str]:
 def _explain(lock: Path, target: Platform, output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip() and "WARNING" not in line]
     said = "\n  ".join(lines[-_SHOWN_LINES:])
-    if "do not match the hashes" in output or "Hash mismatch" in output:
+    # the two installers' words for it
+    if re.search("do not match the hashes|hash mismatch", output, re.IGNORECASE):
         cure = (
             "a package differs from the one that was locked: do not use that index, or find out "
             "who changed it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,9 +45,14 @@ def function_sources(source: Path | None = None) -> dict[str, Path]:
 
 
 @lru_cache(maxsize=1)
+def _contents() -> dict[str, bytes]:
+    # read once: the hash that names the asset and the asset must be of the same moment
+    return {name: path.read_bytes() for name, path in function_sources().items()}
+
+
 def runtime_fingerprint() -> str:
-    """Return the hash that names the installed runtime; read once per process."""
-    return fingerprint((name, path.read_bytes()) for name, path in function_sources().items())
+    """Return the hash that names the installed runtime, as it was when first asked."""
+    return fingerprint(_contents().items())
 
 
 def build_runtime(dest: Path) -> None:
@@ -60,8 +64,8 @@ def build_runtime(dest: Path) -> None:
     Raises:
         BundlingError: when the runtime is not installed.
     """
-    for name, path in function_sources().items():
+    for name, content in _contents().items():
         target = dest / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        target.write_bytes(content)
     make_reproducible(dest)

@@ -68,7 +68,7 @@ def make_reproducible(folder: Path) -> None:
         os.utime(path, (EPOCH_SECONDS, EPOCH_SECONDS))
 
 
-def write_zip(target: Path, entries: Iterable[tuple[str, Path]]) -> None:
+def write_zip(target: Path, entries: Iterable[tuple[str, bytes]]) -> None:
     """Write a zip whose bytes depend on nothing but the names and contents of its entries.
 
     Entries are stored, not compressed: the output of zlib differs between its versions, and a
@@ -77,14 +77,14 @@ def write_zip(target: Path, entries: Iterable[tuple[str, Path]]) -> None:
 
     Args:
         target: the file to write.
-        entries: name in the zip and file to read, in any order.
+        entries: name in the zip and content, in any order.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name, source in sorted(entries):
+        for name, content in sorted(entries):
             info = zipfile.ZipInfo(name, ZIP_EPOCH)
             info.create_system = _UNIX
             info.external_attr = _FILE_MODE << 16
-            archive.writestr(info, source.read_bytes())
+            archive.writestr(info, content)
 
 
 def fingerprint(parts: Iterable[tuple[str, bytes]]) -> str:
