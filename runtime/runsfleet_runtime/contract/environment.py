@@ -60,8 +60,6 @@ def _decode(kind: Any, text: str) -> Any:
         values = json.loads(text)
         is_record = dataclasses.is_dataclass(item)
         return tuple(item(**v) if is_record else item(v) for v in values)
-    if origin is dict or kind is dict:
-        return dict(json.loads(text))
     return kind(text)  # int, float, str and StrEnum
 
 
@@ -98,10 +96,7 @@ RUNSFLEET_FLEET is not set; ...
             name = variable_name(field.name)
             text = environ.get(name)
             if text is None or text == "":
-                if (
-                    field.default is dataclasses.MISSING
-                    and field.default_factory is dataclasses.MISSING
-                ):
+                if field.default is dataclasses.MISSING:
                     faults.append(f"{name} is not set")
                 continue
             try:
@@ -147,6 +142,23 @@ class LaunchTarget:
     root_device: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedImage:
+    """An image that a label may name by ``image=``.
+
+    Attributes:
+        name: Its name in labels.
+        reference: AMI id, or ``resolve:ssm:`` and the name of a parameter.
+        platform: What it runs on; ``None`` leaves that unchecked.
+        min_disk_gib: Size of its root snapshot in GiB; 0 when it is the default image's.
+    """
+
+    name: str
+    reference: str
+    platform: str | None = None
+    min_disk_gib: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelEnvironment(Environment):
     """What the label grammar is resolved against; the same for every function that parses labels.
@@ -156,7 +168,9 @@ class LabelEnvironment(Environment):
         runner_level: Where runners are registered; a repository of a user has no organisation.
         spot: Whether spot is used when a label does not say.
         label_aliases: Ordered rules, each ``{"match": …, "pattern": bool, "spec": …}``.
-        images: Image name of an ``image=`` label -> AMI id or ``resolve:ssm:`` reference.
+        images: Images that labels may name.
+        platforms: Platforms that the fleet can launch.
+        private: Whether the fleet has private subnets for ``private=true``.
         max_cpu: Most vCPUs that a label may ask for.
     """
 
@@ -164,7 +178,9 @@ class LabelEnvironment(Environment):
     runner_level: RunnerLevel = RunnerLevel.ORGANIZATION
     spot: bool = True
     label_aliases: tuple[dict[str, Any], ...] = ()
-    images: dict[str, str] = dataclasses.field(default_factory=dict)
+    images: tuple[OfferedImage, ...] = ()
+    platforms: tuple[str, ...] = ("linux-arm64", "linux-x64")
+    private: bool = False
     max_cpu: int = 96
 
 

@@ -37,6 +37,7 @@ class JobMessage(Message):
         queued_at: When GitHub queued the job, epoch seconds by GitHub's clock.
         dispatch: 0 for the first message of a job, one more with each requeue.
         not_before: Epoch seconds before which dispatch must not launch; 0 means at once.
+        requeues: How often a launched instance ended without having served it.
         on_demand: Whether spot must not be used (set after an interruption).
         delivery_id: ``X-GitHub-Delivery`` of the event, to follow a job through the logs.
         version: Version of this form.
@@ -55,6 +56,7 @@ class JobMessage(Message):
     job_name: str = ""
     dispatch: int = 0
     not_before: float = 0.0
+    requeues: int = 0
     on_demand: bool = False
     delivery_id: str = ""
     version: int = 1
@@ -129,6 +131,7 @@ class RunnerReport(Message):
         duration_seconds: Seconds from the job's start to its end; ``None`` when none ran.
         started_at: ISO 8601 UTC; when the job started.
         completed_at: ISO 8601 UTC; when the job ended.
+        run_id: Run of the job that the instance was launched for; 0 when it never learned of one.
         ran_job: Whether the runner was given a job at all, as the job-started hook saw it.
         ran_run_id: Run of the job that it really ran; ``None`` when none ran.
         timings: Milliseconds of each step of the start (``boot``, ``configuration``, ``package``,
@@ -142,6 +145,7 @@ class RunnerReport(Message):
     instance_id: str
     job_id: int
     status: ReportStatus
+    run_id: int = 0
     dispatch: int = 0
     exit_code: int | None = None
     duration_seconds: float | None = None
@@ -152,6 +156,11 @@ class RunnerReport(Message):
     timings: tuple[str, ...] = ()
     error: str = ""
     version: int = 1
+
+    @property
+    def has_served(self) -> bool:
+        """Whether the runner ran a job of the run that it was launched for."""
+        return self.ran_job and self.ran_run_id in {None, self.run_id}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,15 +60,15 @@ class Metric:
         Emitter.WEBHOOK,
         "Deliveries answered with 4xx: somebody else's, or a wrong webhook secret.",
         "Reason",
-        ("signature", "body_too_large", "malformed", "event"),
+        ("signature", "body_too_large", "malformed"),
     )
     DELIVERIES_IGNORED = MetricDefinition(
         "DeliveriesIgnored",
         Unit.COUNT,
         Emitter.WEBHOOK,
-        "Valid deliveries that ask for nothing: another action, or labels of others.",
+        "Valid deliveries that ask for nothing: another event or action, or labels of others.",
         "Reason",
-        ("action", "not_ours", "ping"),
+        ("event", "action", "not_ours"),
     )
     JOBS_QUEUED = MetricDefinition(
         "JobsQueued", Unit.COUNT, Emitter.WEBHOOK, "Jobs taken on and put on the jobs queue."

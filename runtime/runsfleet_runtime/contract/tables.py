@@ -28,6 +28,7 @@ class JobAttr(StrEnum):
     NAME = "job_name"
     LABELS = "labels"  # byte for byte as GitHub sent them
     INSTALLATION_ID = "installation_id"
+    REQUEUES = "requeues"  # how often an instance of it ended without having served it
     DISPATCH = "dispatch"  # how often this job was handed to dispatch, from 0
     CLAIM_ID = "claim_id"
     CLAIM_EXPIRES_AT = "claim_expires_at"  # epoch seconds

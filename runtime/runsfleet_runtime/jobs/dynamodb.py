@@ -12,6 +12,7 @@ Gotchas:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,6 +29,7 @@ from runsfleet_runtime.jobs.model import (
     Move,
     judge_refused_claim,
 )
+from runsfleet_runtime.jobs.ports import RecordUnknownError
 from runsfleet_runtime.telemetry.log import get_logger
 
 log = get_logger("jobs.dynamodb")
@@ -152,6 +154,7 @@ class DynamoDBJobs:
             JobAttr.NAME: job.job_name,
             JobAttr.INSTALLATION_ID: job.installation_id,
             JobAttr.DISPATCH: job.dispatch,
+            JobAttr.REQUEUES: job.requeues,
             JobAttr.QUEUED_AT: job.queued_at,
             JobAttr.DEADLINE: job.queued_at + self._deadline,
             JobAttr.CLAIM_ID: claim_id,
@@ -194,16 +197,22 @@ class DynamoDBJobs:
 
     # -- reports -------------------------------------------------------------------------------
 
-    def start(self, report: RunnerReport, *, now: float) -> bool | None:
-        """Move a job to running; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[bool | None]:
+        """Move jobs to running; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
         values = {JobAttr.STARTED_AT: now, JobAttr.UPDATED_AT: now}
-        return self._move_owned(Move.START, report, values, [])
+        return self._move_owned(Move.START, [(report, values, ()) for report in reports])
 
     def end(
-        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
-    ) -> bool | None:
-        """Close a job; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
-        values = {
+        self, reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]], *, now: float
+    ) -> Sequence[bool | None]:
+        """Close jobs; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
+        return self._move_owned(
+            Move.END,
+            [(report, self._ending(report, now), further) for report, further in reports],
+        )
+
+    def _ending(self, report: RunnerReport, now: float) -> dict[JobAttr, Any]:
+        return {
             JobAttr.OUTCOME: report.status.value,
             JobAttr.EXIT_CODE: report.exit_code,
             JobAttr.ERROR: report.error or None,
@@ -211,34 +220,62 @@ class DynamoDBJobs:
             JobAttr.UPDATED_AT: now,
             JobAttr.EXPIRES_AT: now + self._retention,
         }
-        return self._move_owned(Move.END, report, values, further)
 
-    def requeue(self, report: RunnerReport, *, now: float) -> JobMessage | None:
+    def requeue(
+        self,
+        report: RunnerReport,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        not_before: float,
+        now: float,
+    ) -> JobMessage | None:
         """Hand a job back; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
-        if not self._move_owned(Move.REQUEUE, report, {JobAttr.UPDATED_AT: now}, []):
+        values = {JobAttr.NOT_BEFORE: not_before, JobAttr.UPDATED_AT: now}
+        (moved,) = self._move_owned(Move.REQUEUE, [(report, values, further)])
+        if moved is None:
+            raise RecordUnknownError(f"job {report.job_id}: its record could not be written")
+        item = self._get(report.job_id)
+        if not _is_requeued_by(item, report):
             return None
-        answer = self._client.get_item(
-            TableName=self._table, Key=_key(str(report.job_id)), ConsistentRead=True
-        )
-        return job_from_item(answer["Item"]).again(not_before=0.0)
+        job = replace(job_from_item(item), requeues=int(number(item, JobAttr.REQUEUES)) + 1)
+        return job.again(not_before=number(item, JobAttr.NOT_BEFORE))
+
+    def read(self, job_id: int) -> JobMessage | None:
+        """Read the message that dispatched a job; see ``EndsJobs``."""
+        item = self._get(job_id)
+        return job_from_item(item) if item else None
+
+    def _get(self, job_id: int) -> Item:
+        try:
+            answer = self._client.get_item(
+                TableName=self._table, Key=_key(str(job_id)), ConsistentRead=True
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise RecordUnknownError(f"job {job_id}: its record could not be read") from error
+        item: Item = answer.get("Item", {})
+        return item
 
     def _move_owned(
         self,
         move: Move,
-        report: RunnerReport,
-        values: Mapping[JobAttr, Any],
-        further: Sequence[Mapping[str, Any]],
-    ) -> bool | None:
-        where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
-        update = self._update(str(report.job_id), move, values, where=where)
+        moves: Sequence[tuple[RunnerReport, Mapping[JobAttr, Any], Sequence[Mapping[str, Any]]]],
+    ) -> list[bool | None]:
+        """Move jobs that belong to the instances that report; none of another owner's."""
+        if len({report.job_id for report, _, _ in moves}) < len(moves):
+            # one transaction takes no two writes of one item: two reports of a job go one by one
+            return [self._move_owned(move, [single])[0] for single in moves]
+        groups: list[list[Mapping[str, Any]]] = []
+        for report, values, further in moves:
+            where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
+            update = self._update(str(report.job_id), move, values, where=where)
+            groups.append([{"Update": update}, *further])
 
         def verdict(_index: int, written: bool, _old: Item | None, error: str) -> bool | None:
             if written:
                 return True
             return None if error else False
 
-        (done,) = self._write_all([[{"Update": update}, *further]], verdict)
-        return done
+        return self._write_all(groups, verdict) if groups else []
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -382,6 +419,15 @@ def job_from_item(item: Item) -> JobMessage:
         workflow_name=text(item, JobAttr.WORKFLOW),
         job_name=text(item, JobAttr.NAME),
         dispatch=int(number(item, JobAttr.DISPATCH)),
+        requeues=int(number(item, JobAttr.REQUEUES)),
+    )
+
+
+def _is_requeued_by(item: Item, report: RunnerReport) -> bool:
+    return (
+        text(item, JobAttr.STATUS) == JobStatus.QUEUED
+        and text(item, JobAttr.INSTANCE_ID) == report.instance_id
+        and int(number(item, JobAttr.DISPATCH)) == report.dispatch
     )
 
 

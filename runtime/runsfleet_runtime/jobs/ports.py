@@ -9,6 +9,10 @@ from runsfleet_runtime.contract.messages import JobMessage, RunnerReport
 from runsfleet_runtime.jobs.model import ClaimResult, Launch
 
 
+class RecordUnknownError(Exception):
+    """The table of jobs did not answer: nothing is known, and the message must come back."""
+
+
 class ClaimsJobs(Protocol):
     """The records of jobs, as dispatch moves them. No method raises for a failed call."""
 
@@ -35,16 +39,44 @@ class ClaimsJobs(Protocol):
 class EndsJobs(Protocol):
     """The records of jobs, as the reports of instances move them."""
 
-    def start(self, report: RunnerReport, *, now: float) -> bool | None:
-        """Move a launched job to running; False when it is not this instance's, None if unknown."""
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[bool | None]:
+        """Move launched jobs to running; each job at most once in a call.
+
+        Returns for each whether it was moved: False when it is not this instance's any more (or
+        was moved before), None when the table did not answer.
+        """
 
     def end(
-        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
-    ) -> bool | None:
-        """Close a job, together with further writes; False and None as for :meth:`start`."""
+        self,
+        reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]],
+        *,
+        now: float,
+    ) -> Sequence[bool | None]:
+        """Close jobs, each together with further writes; otherwise as :meth:`start`."""
 
-    def requeue(self, report: RunnerReport, *, now: float) -> JobMessage | None:
-        """Hand a job of an ended instance back; the message to send, or None if it was not ours."""
+    def read(self, job_id: int) -> JobMessage | None:
+        """Return the message that dispatched a job; None when there is no record.
+
+        Raises:
+            RecordUnknownError: If the table did not answer.
+        """
+
+    def requeue(
+        self,
+        report: RunnerReport,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        not_before: float,
+        now: float,
+    ) -> JobMessage | None:
+        """Hand a job of an ended instance back, together with further writes.
+
+        Returns the message to send, the same one however often it is asked for; None when the job
+        is not this instance's any more.
+
+        Raises:
+            RecordUnknownError: If the table did not answer.
+        """
 
 
 class SendsJobs(Protocol):

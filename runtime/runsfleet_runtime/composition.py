@@ -1,0 +1,254 @@
+"""Wiring: a function's environment becomes its use case, once for each warm process.
+
+The only place that knows every adapter. Adapters are imported inside the builders, so that the
+webhook function never loads what only dispatch needs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from runsfleet_runtime.contract.environment import (
+    ConfigStore,
+    DispatchEnvironment,
+    LabelEnvironment,
+    TerminationEnvironment,
+    WebhookEnvironment,
+)
+from runsfleet_runtime.contract.metrics import Emitter
+from runsfleet_runtime.labels import LabelImage, LabelLimits, LabelSettings, read_aliases
+from runsfleet_runtime.secrets import SecretReader, SecretStore
+from runsfleet_runtime.telemetry import log
+from runsfleet_runtime.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from runsfleet_runtime.github.gateway import GitHubGateway
+    from runsfleet_runtime.jobs.dispatch import Dispatcher
+    from runsfleet_runtime.jobs.intake import Intake
+    from runsfleet_runtime.runners.ports import StoresRunnerConfig
+    from runsfleet_runtime.termination import Reports
+
+# Well below every function's timeout, so that there is time left to hand jobs back. CreateFleet
+# answers within seconds even when it launches nothing.
+_CONNECT_SECONDS: Final = 2
+_READ_SECONDS: Final = 10
+_ATTEMPTS: Final = 3
+_CONNECTIONS: Final = 10  # dispatch configures ten runners at once
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookFunction:
+    """What the webhook handler calls."""
+
+    intake: Intake
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchFunction:
+    """What the dispatch handler calls."""
+
+    dispatcher: Dispatcher
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class TerminationFunction:
+    """What the termination handler calls."""
+
+    reports: Reports
+    metrics: Metrics
+
+
+@cache
+def client(service: str) -> Any:
+    """Return the process's client of an AWS service; made on first use."""
+    session, config = _session()
+    return session.create_client(service, config=config)
+
+
+@cache
+def _session() -> tuple[Any, Any]:
+    # botocore alone: boto3's resources and sessions cost 40 ms more of a cold start and add nothing
+    from botocore.config import Config
+    from botocore.session import get_session
+
+    config = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        max_pool_connections=_CONNECTIONS,
+    )
+    return get_session(), config
+
+
+@cache
+def webhook() -> WebhookFunction:
+    """Build the webhook function's use case."""
+    from runsfleet_runtime.jobs.intake import Intake
+    from runsfleet_runtime.jobs.sqs import SqsJobs
+
+    environment = WebhookEnvironment.from_environ(os.environ)
+    metrics = _telemetry(Emitter.WEBHOOK, environment.fleet)
+    intake = Intake(
+        labels=label_settings(environment, region=os.environ.get("AWS_REGION", "")),
+        runner_level=environment.runner_level,
+        secret=environment.webhook_secret,
+        secrets=_secrets(),
+        queue=SqsJobs(client("sqs"), environment.jobs_queue_url),
+        metrics=metrics,
+        clock=time.time,
+    )
+    return WebhookFunction(intake, metrics)
+
+
+@cache
+def dispatch() -> DispatchFunction:
+    """Build the dispatch function's use case."""
+    from runsfleet_runtime.fleet.ec2 import Ec2Fleet
+    from runsfleet_runtime.jobs.dispatch import Dispatcher, DispatchSettings
+    from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+    from runsfleet_runtime.jobs.sqs import SqsJobs
+    from runsfleet_runtime.runners.configurator import RunnerConfigurator
+
+    environment = DispatchEnvironment.from_environ(os.environ)
+    metrics = _telemetry(Emitter.DISPATCH, environment.fleet)
+    github = _github(environment)
+    dispatcher = Dispatcher(
+        DispatchSettings(
+            labels=label_settings(environment, region=os.environ.get("AWS_REGION", "")),
+            targets={target.platform: target for target in environment.launch_targets},
+            subnet_ids=environment.subnet_ids,
+            private_subnet_ids=environment.private_subnet_ids,
+            images={image.name: image.reference for image in environment.images},
+            job_deadline_seconds=environment.job_deadline_seconds,
+        ),
+        records=DynamoDBJobs(
+            client("dynamodb"),
+            environment.jobs_table,
+            lease_seconds=environment.claim_lease_seconds,
+            deadline_seconds=environment.job_deadline_seconds,
+        ),
+        queue=SqsJobs(client("sqs"), environment.jobs_queue_url),
+        instances=Ec2Fleet(client("ec2"), fleet=environment.fleet),
+        runners=RunnerConfigurator(
+            registrar=github.registrar,
+            packages=github.packages,
+            store=_runner_store(environment),
+            server_url=environment.github_server_url,
+            max_runtime_seconds=environment.max_runtime_seconds,
+            idle_timeout_seconds=environment.idle_timeout_seconds,
+        ),
+        metrics=metrics,
+        clock=time.time,
+        jitter=random.random,
+        new_id=_new_id,
+    )
+    return DispatchFunction(dispatcher, metrics)
+
+
+@cache
+def termination() -> TerminationFunction:
+    """Build the termination function's use case."""
+    from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+    from runsfleet_runtime.jobs.sqs import SqsJobs
+    from runsfleet_runtime.termination import Reports
+
+    environment = TerminationEnvironment.from_environ(os.environ)
+    metrics = _telemetry(Emitter.TERMINATION, environment.fleet)
+    reports = Reports(
+        records=DynamoDBJobs(
+            client("dynamodb"),
+            environment.jobs_table,
+            retention_seconds=environment.job_retention_days * 24 * 3600,
+        ),
+        runners=_runner_store(environment),
+        queue=SqsJobs(client("sqs"), environment.jobs_queue_url),
+        job_states=_github(environment).job_states,
+        metrics=metrics,
+        clock=time.time,
+        jitter=random.random,
+    )
+    return TerminationFunction(reports, metrics)
+
+
+def label_settings(environment: LabelEnvironment, *, region: str) -> LabelSettings:
+    """Return what labels are resolved against.
+
+    Args:
+        environment: The function's environment.
+        region: The function's region.
+
+    Raises:
+        LabelSettingsError: If aliases or images are wrong; the constructs refuse them earlier.
+    """
+    return LabelSettings(
+        region=region,
+        environment=environment.fleet,
+        aliases=read_aliases(environment.label_aliases),
+        limits=LabelLimits(max_cpu=environment.max_cpu),
+        images={
+            image.name: LabelImage(image.reference, image.platform, image.min_disk_gib)
+            for image in environment.images
+        },
+        platforms=environment.platforms,
+        spot=environment.spot,
+        private=environment.private,
+    )
+
+
+def _telemetry(emitter: Emitter, fleet: str) -> Metrics:
+    log.configure(service=emitter.value, fleet=fleet)
+    return Metrics(emitter, fleet=fleet, clock=time.time)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@cache
+def _secrets() -> SecretReader:
+    from runsfleet_runtime.secrets.secretsmanager import SecretsManagerStore
+    from runsfleet_runtime.secrets.ssm import ParameterStore
+
+    return SecretReader(
+        {
+            SecretStore.SECRETS_MANAGER: SecretsManagerStore(client),
+            SecretStore.SSM: ParameterStore(client),
+        },
+        clock=time.time,
+    )
+
+
+def _github(environment: DispatchEnvironment | TerminationEnvironment) -> GitHubGateway:
+    from runsfleet_runtime.github.gateway import GitHubGateway
+
+    return GitHubGateway.connect(
+        environment,
+        level=environment.runner_level,
+        secrets=_secrets(),
+        ca_bundle=os.environ.get("AWS_CA_BUNDLE"),
+    )
+
+
+def _runner_store(
+    environment: DispatchEnvironment | TerminationEnvironment,
+) -> StoresRunnerConfig:
+    from runsfleet_runtime.runners.dynamodb import DynamoDBRunnerStore
+    from runsfleet_runtime.runners.ssm import SsmRunnerStore
+
+    if environment.config_store is ConfigStore.SSM:
+        return SsmRunnerStore(
+            client,
+            prefix=environment.config_parameter_prefix or "",
+            role_id=environment.instance_role_id,
+        )
+    return DynamoDBRunnerStore(
+        client, table=environment.runners_table or "", role_id=environment.instance_role_id
+    )

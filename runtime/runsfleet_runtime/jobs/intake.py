@@ -1,0 +1,248 @@
+"""Intake: a delivery of GitHub's becomes a message on the jobs queue, or an answer why not.
+
+Order, and nothing may change it: size, signature over the raw bytes, event, JSON, labels, durable
+enqueue, and only then 2xx. A delivery that could not be enqueued is answered with 5xx, so that
+GitHub lists it as failed and it can be delivered again (GitHub never does that by itself).
+
+What is valid but asks for nothing (another event, another action, labels of others) gets 2xx too: a
+4xx would fill the App's delivery log with failures that are none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from runsfleet_runtime.contract.environment import RunnerLevel
+from runsfleet_runtime.contract.messages import JobMessage
+from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.jobs.ports import SendsJobs
+from runsfleet_runtime.labels import Accepted, LabelSettings, NotOurs, resolve
+from runsfleet_runtime.secrets import ReadsSecrets, SecretNotFoundError, SecretUnavailableError
+from runsfleet_runtime.telemetry.log import bound, get_logger
+from runsfleet_runtime.telemetry.metrics import CountsMetrics
+
+log = get_logger("webhook")
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""Real ``workflow_job`` deliveries have 7 to 12 KB; whatever exceeds 1 MB is none of them."""
+_MAX_LABELS: Final = 100  # GitHub accepts no more for a runner
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the delivery is answered with.
+
+    Attributes:
+        status: HTTP status.
+        outcome: One word, for the log and the delivery's page at GitHub.
+        reason: A sentence; empty when the outcome says it all.
+    """
+
+    status: int
+    outcome: str
+    reason: str = ""
+
+
+class _PayloadError(ValueError):
+    """A payload lacks something that every ``workflow_job`` delivery has."""
+
+
+def is_signed(body: bytes, signature: str, secret: str) -> bool:
+    """Tell whether ``X-Hub-Signature-256`` fits the raw body.
+
+    Args:
+        body: The raw bytes, before any parsing.
+        signature: The header, ``sha256=`` and 64 hexadecimal digits.
+        secret: The webhook secret.
+
+    Example:
+        >>> is_signed(b"{}", "sha256=00", "s")
+        False
+    """
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(f"sha256={digest}".encode(), signature.encode())
+
+
+class Intake:
+    """The use case of the webhook function.
+
+    Args:
+        labels: What labels are resolved against.
+        runner_level: Where runners are registered.
+        secret: Reference to the webhook secret.
+        secrets: Reads it.
+        queue: The jobs queue.
+        metrics: Where metrics go.
+        clock: Returns epoch seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: LabelSettings,
+        runner_level: RunnerLevel,
+        secret: str,
+        secrets: ReadsSecrets,
+        queue: SendsJobs,
+        metrics: CountsMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._labels = labels
+        self._runner_level = runner_level
+        self._secret = secret
+        self._secrets = secrets
+        self._queue = queue
+        self._metrics = metrics
+        self._clock = clock
+
+    def receive(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer a delivery.
+
+        Args:
+            headers: The request's headers; names in lower case.
+            body: The raw body.
+        """
+        with bound(delivery_id=headers.get("x-github-delivery", "")[:64]):
+            answer = self._answer(headers, body)
+            write = {"refused": log.warning, "unavailable": log.error}.get(answer.outcome, log.info)
+            write(answer.outcome, extra={"status": answer.status, "reason": answer.reason})
+            return answer
+
+    def _answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        if len(body) > MAX_BODY_BYTES:
+            self._metrics.add(Metric.DELIVERIES_REFUSED, kind="body_too_large")
+            return Answer(413, "refused", f"the body has {len(body)} bytes, over {MAX_BODY_BYTES}")
+        try:
+            signed = self._is_signed(body, headers.get("x-hub-signature-256", ""))
+        except SecretUnavailableError as error:
+            return Answer(503, "unavailable", f"the webhook secret could not be read: {error}")
+        if not signed:
+            self._metrics.add(Metric.DELIVERIES_REFUSED, kind="signature")
+            return Answer(401, "refused", "the signature does not fit the body and our secret")
+        event = headers.get("x-github-event", "")
+        if event != "workflow_job":
+            self._metrics.add(Metric.DELIVERIES_IGNORED, kind="event")
+            return Answer(200, "ignored", f"event {event[:40]!r} is not workflow_job")
+        try:
+            return self._workflow_job(_parse(body), headers)
+        except _PayloadError as error:
+            self._metrics.add(Metric.DELIVERIES_REFUSED, kind="malformed")
+            return Answer(400, "refused", str(error))
+
+    def _is_signed(self, body: bytes, signature: str) -> bool:
+        if not signature.startswith("sha256="):
+            return False
+        try:
+            if is_signed(body, signature, self._secrets.read(self._secret)):
+                return True
+            # the secret may have been rotated since it was read; the reader limits how often
+            return is_signed(body, signature, self._secrets.refresh(self._secret))
+        except SecretNotFoundError as error:
+            log.error("no webhook secret", extra={"error": str(error)})
+            return False
+
+    def _workflow_job(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+        action = payload.get("action")
+        workflow_job = payload.get("workflow_job")
+        if action != "queued" or workflow_job is None:
+            self._metrics.add(Metric.DELIVERIES_IGNORED, kind="action")
+            return Answer(200, "ignored", f"action {str(action)[:40]!r} asks for no runner")
+        job = _job(payload, headers.get("x-github-delivery", ""), self._clock())
+        with bound(job_id=job.job_id, run_id=job.run_id, repository=job.repository):
+            return self._queued(job, payload)
+
+    def _queued(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
+        outcome = resolve(job.labels, self._labels)
+        if isinstance(outcome, NotOurs):
+            self._metrics.add(Metric.DELIVERIES_IGNORED, kind="not_ours")
+            return Answer(200, "ignored", outcome.reason)
+        if not isinstance(outcome, Accepted):
+            self._metrics.add(Metric.JOBS_REFUSED)
+            return Answer(200, "job refused", "; ".join(map(str, outcome.findings)))
+        if self._runner_level is RunnerLevel.ORGANIZATION and _is_user_owned(payload):
+            self._metrics.add(Metric.JOBS_REFUSED)
+            return Answer(
+                200,
+                "job refused",
+                f"{job.repository} belongs to a user, and runners are registered with "
+                "organisations; set the runner level to repository",
+            )
+        (sent,) = self._queue.send([job])
+        if not sent:
+            self._metrics.add(Metric.ENQUEUE_FAILURES)
+            return Answer(503, "unavailable", "the jobs queue did not take the job")
+        self._metrics.add(Metric.JOBS_QUEUED)
+        return Answer(202, "queued", outcome.label)
+
+
+def _parse(body: bytes) -> Mapping[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        cure = (
+            "; set the webhook's content type to application/json"
+            if body[:8] == b"payload="
+            else ""
+        )
+        raise _PayloadError(f"the body is not JSON: {error}{cure}") from None
+    if not isinstance(payload, dict):
+        raise _PayloadError(f"the body must be an object, got {type(payload).__name__}")
+    return payload
+
+
+def _job(payload: Mapping[str, Any], delivery_id: str, now: float) -> JobMessage:
+    """Read the job of a payload, or raise with everything that is missing."""
+    job = payload["workflow_job"]
+    repository = payload.get("repository")
+    installation = payload.get("installation")
+    if not isinstance(job, dict):
+        raise _PayloadError(f"workflow_job must be an object, got {type(job).__name__}")
+    faults = [
+        f"workflow_job.{key} must be a positive whole number, got {str(job.get(key))[:40]!r}"
+        for key in ("id", "run_id")
+        if type(job.get(key)) is not int or job[key] <= 0
+    ]
+    labels = job.get("labels")
+    if (
+        not isinstance(labels, list)
+        or len(labels) > _MAX_LABELS
+        or not all(isinstance(label, str) for label in labels)
+    ):
+        faults.append(f"workflow_job.labels must be a list of at most {_MAX_LABELS} texts")
+    name = repository.get("full_name") if isinstance(repository, dict) else None
+    if not isinstance(name, str) or name.count("/") != 1 or not all(name.split("/")):
+        faults.append("repository.full_name must be owner/name")
+    if faults or not isinstance(labels, list):
+        raise _PayloadError("; ".join(faults))
+    attempt = job.get("run_attempt")
+    installation_id = installation.get("id") if isinstance(installation, dict) else None
+    return JobMessage(
+        job_id=job["id"],
+        run_id=job["run_id"],
+        run_attempt=attempt if type(attempt) is int else 1,
+        repository=str(name),
+        labels=tuple(labels),
+        queued_at=_epoch(job.get("created_at") or job.get("started_at"), default=now),
+        installation_id=installation_id if type(installation_id) is int else None,
+        workflow_name=str(job.get("workflow_name") or "")[:200],
+        job_name=str(job.get("name") or "")[:200],
+        delivery_id=delivery_id[:64],
+    )
+
+
+def _epoch(text: object, *, default: float) -> float:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return default
+
+
+def _is_user_owned(payload: Mapping[str, Any]) -> bool:
+    owner = payload["repository"].get("owner")
+    return isinstance(owner, dict) and owner.get("type") == "User"
