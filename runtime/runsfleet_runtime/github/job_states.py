@@ -6,7 +6,6 @@ Unknown means: launch when in doubt, never destroy when in doubt. So every failu
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -19,9 +18,10 @@ from runsfleet_runtime.github.errors import (
 from runsfleet_runtime.github.installations import JOBS
 from runsfleet_runtime.github.model import JobState, RunnerScope
 from runsfleet_runtime.github.registration import CallsGitHub
+from runsfleet_runtime.telemetry.log import get_logger
 
 DEADLINE_SECONDS = 10.0
-_LOG = logging.getLogger(__name__)
+_log = get_logger("github.job_states")
 _STATES = {
     "queued": JobState.QUEUED,
     "in_progress": JobState.IN_PROGRESS,
@@ -90,5 +90,5 @@ class JobStates:
 
     @staticmethod
     def _unknown(job_id: int, reason: str) -> JobState:
-        _LOG.warning("the state of job %d is unknown: %s", job_id, reason)
+        _log.warning("state of a job unknown", extra={"job_id": job_id, "error": reason})
         return JobState.UNKNOWN

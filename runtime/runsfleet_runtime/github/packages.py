@@ -8,7 +8,6 @@ hour. When GitHub cannot be asked, a list of the last day still serves: a runner
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -26,6 +25,7 @@ from runsfleet_runtime.github.errors import (
 from runsfleet_runtime.github.installations import RUNNERS
 from runsfleet_runtime.github.model import RunnerPackage, RunnerScope
 from runsfleet_runtime.github.registration import CallsGitHub
+from runsfleet_runtime.telemetry.log import get_logger
 
 TTL_SECONDS = 3600.0
 STALE_SECONDS = 24 * 3600.0
@@ -33,7 +33,7 @@ RETRY_SECONDS = 60.0
 """After a failure with a list still at hand, GitHub is asked again this much later."""
 _SYSTEMS = {"linux": "linux", "windows": "win"}
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
-_LOG = logging.getLogger(__name__)
+_log = get_logger("github.packages")
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class RunnerPackages:
             except (CredentialsError, RateLimitedError, UnavailableError) as error:
                 if offers.entries is None or now >= offers.fetched_at + STALE_SECONDS:
                     raise
-                _LOG.warning("going on with a former list of runner packages: %s", error)
+                _log.warning("former list of runner packages used", extra={"error": str(error)})
                 offers.due_at = now + RETRY_SECONDS
                 return offers.entries
             offers.entries = entries

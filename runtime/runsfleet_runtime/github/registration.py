@@ -10,7 +10,6 @@ matches by nothing else.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -41,12 +40,13 @@ from runsfleet_runtime.github.model import (
     runner_name,
 )
 from runsfleet_runtime.github.rate_limits import (
+from runsfleet_runtime.telemetry.log import get_logger
     JIT_CONFIGS_PER_MINUTE,
     REGISTRATIONS_PER_MINUTE,
     SlidingWindow,
 )
 
-_LOG = logging.getLogger(__name__)
+_log = get_logger("github.registration")
 _CONFLICT, _UNPROCESSABLE = 409, 422
 
 
@@ -148,7 +148,9 @@ class RunnerRegistrar:
         except RateLimitedError as error:
             if not self._token_fallback:
                 raise
-            _LOG.warning("using a registration token instead of a JIT configuration: %s", error)
+            _log.warning(
+                "registration token used instead of a JIT configuration", extra={"error": str(error)}
+            )
             token = self._registration_token(scope, job.installation_id, deadline)
             return Registration(
                 runner_name=runner_name(instance_id),
@@ -220,7 +222,7 @@ class RunnerRegistrar:
             removal = self._remove(scope, runner_name(instance_id), job.installation_id, deadline)
             if removal is Removal.BUSY:
                 raise
-            _LOG.info("removed the stale registration of %s", runner_name(instance_id))
+            _log.info("stale registration removed", extra={"runner": runner_name(instance_id)})
             return post()
 
     def _remove(

@@ -19,6 +19,9 @@ from runsfleet_runtime.github import (
 from runsfleet_runtime.jobs.dispatch import RunnerNotConfiguredError
 from runsfleet_runtime.labels import RunnerSpec
 from runsfleet_runtime.runners.ports import RunnerStoreError, StoresRunnerConfig
+from runsfleet_runtime.telemetry.log import get_logger
+
+_log = get_logger("runners")
 
 
 class RunnerConfigurator:
@@ -101,4 +104,8 @@ class RunnerConfigurator:
 
     def discard(self, config: RunnerConfig) -> None:
         """Delete what was stored; see ``ConfiguresRunners``."""
-        self._store.delete(config.instance_id)
+        try:
+            self._store.delete(config.instance_id)
+        except RunnerStoreError as error:
+            # the instance is ended and nobody else can read it; it expires or is swept
+            _log.warning("configuration not deleted", extra={"error": str(error)})
