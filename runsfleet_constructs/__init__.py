@@ -1,0 +1,50 @@
+"""Ephemeral, self-hosted GitHub Actions runners in your own AWS account, as CDK constructs.
+
+:class:`RunnerFleet` is the whole; the others are the parts that it is made of, each usable on its
+own. See ``docs/constructs.md``.
+"""
+
+from runsfleet_constructs.dispatch_function import DispatchFunction
+from runsfleet_constructs.fleet import RunnerFleet
+from runsfleet_constructs.fleet_tables import FleetTables
+from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
+from runsfleet_constructs.github_app import GitHubApp, SecretSource
+from runsfleet_constructs.job_queues import JobQueues
+from runsfleet_constructs.labels import LabelAlias, LabelOptions
+from runsfleet_constructs.limits import FleetLimits
+from runsfleet_constructs.metrics import FleetMetrics
+from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
+from runsfleet_constructs.runner_config_store import RunnerConfigStore
+from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
+from runsfleet_constructs.runner_instances import RunnerInstances
+from runsfleet_constructs.runner_network import RunnerNetwork
+from runsfleet_constructs.termination_function import TerminationFunction
+from runsfleet_constructs.webhook_intake import WebhookIntake
+from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
+from runsfleet_runtime.contract.metrics import Metric
+
+__all__ = [
+    "ConfigStore",
+    "DispatchFunction",
+    "FleetLimits",
+    "FleetMetrics",
+    "FleetTables",
+    "FunctionAssets",
+    "FunctionOptions",
+    "GitHubApp",
+    "JobQueues",
+    "LabelAlias",
+    "LabelOptions",
+    "Metric",
+    "RunnerCacheBucket",
+    "RunnerConfigStore",
+    "RunnerFleet",
+    "RunnerImage",
+    "RunnerInstances",
+    "RunnerLevel",
+    "RunnerNetwork",
+    "RunnerPlatform",
+    "SecretSource",
+    "TerminationFunction",
+    "WebhookIntake",
+]

@@ -1,0 +1,56 @@
+"""Checks that the constructs share: early, in lower case, with the value and the cure."""
+
+from __future__ import annotations
+
+import re
+
+import aws_cdk as cdk
+
+FLEET_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]")
+"""Fits a tag value, an SSM path, a log group's name and the ``env=`` key of a label."""
+
+
+def check_fleet_name(name: str) -> str:
+    """Return the fleet's name if it can be used everywhere that a fleet is named.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if cdk.Token.is_unresolved(name):
+        raise ValueError(
+            "fleet_name must be known at synthesis, got a token; it is part of tags, paths and "
+            "labels, so give it as text"
+        )
+    if not FLEET_NAME.fullmatch(name):
+        raise ValueError(
+            f"fleet_name must be 2 to 32 characters of a-z, 0-9 and -, begin with a letter and not "
+            f"end with -, got {name!r}; choose one like 'dev'"
+        )
+    return name
+
+
+def check_between(name: str, value: float, least: float, most: float, cure: str) -> None:
+    """Check a number.
+
+    Raises:
+        ValueError: If it is outside ``least`` and ``most``, both included.
+    """
+    if cdk.Token.is_unresolved(value):
+        return
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:g} and {most:g}, got {value:g}; {cure}")
+
+
+def check_duration(
+    name: str, value: cdk.Duration, least: cdk.Duration, most: cdk.Duration, cure: str
+) -> int:
+    """Return a duration in whole seconds.
+
+    Raises:
+        ValueError: If it is outside ``least`` and ``most``, both included.
+    """
+    seconds = int(value.to_seconds())
+    low, high = int(least.to_seconds()), int(most.to_seconds())
+    if not low <= seconds <= high:
+        raise ValueError(f"{name} must be between {low} s and {high} s, got {seconds} s; {cure}")
+    return seconds

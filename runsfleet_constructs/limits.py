@@ -1,0 +1,85 @@
+"""How long a fleet waits for what, and how much it does at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aws_cdk import Duration
+
+from runsfleet_constructs._checks import check_between, check_duration
+
+_DAY = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetLimits:
+    """Limits of a fleet; every one has a default.
+
+    Attributes:
+        max_runtime: A job is ended after it; default 6 hours, as on GitHub's own runners. At most
+            5 days, GitHub's limit for a job on a self-hosted runner.
+        idle_timeout: A runner that got no job ends after it; default 10 minutes.
+        config_timeout: An instance that found no configuration ends after it; default 5 minutes.
+        job_deadline: A job that waited this long is given up; default 24 hours, when GitHub fails
+            it too.
+        job_retention: Records of closed jobs are kept this long; default 7 days.
+        dispatch_concurrency: Most batches of 10 jobs that are launched at the same time; default 5.
+            EC2 refills 5 CreateFleet calls a second, GitHub takes 180 runners a minute, and a
+            batch takes about 3 seconds.
+        termination_concurrency: Most batches of reports that are handled at the same time;
+            default 5.
+    """
+
+    max_runtime: Duration | None = None
+    idle_timeout: Duration | None = None
+    config_timeout: Duration | None = None
+    job_deadline: Duration | None = None
+    job_retention: Duration | None = None
+    dispatch_concurrency: int = 5
+    termination_concurrency: int = 5
+
+    def __post_init__(self) -> None:
+        """Check the limits as soon as they are written."""
+        for name in ("dispatch_concurrency", "termination_concurrency"):
+            # Lambda's own bounds for MaximumConcurrency of a queue
+            check_between(name, getattr(self, name), 2, 1000, "AWS Lambda allows no other value")
+        _ = self.max_runtime_seconds, self.idle_timeout_seconds, self.config_timeout_seconds
+        _ = self.job_deadline_seconds, self.job_retention_days
+
+    @property
+    def max_runtime_seconds(self) -> int:
+        """Longest run of a job, in seconds."""
+        return self._seconds("max_runtime", 360 * 60, 60, 5 * _DAY)
+
+    @property
+    def idle_timeout_seconds(self) -> int:
+        """Longest life of a runner without a job, in seconds."""
+        # GitHub hands out an assigned job again after 60 s: a shorter wait would miss it
+        return self._seconds("idle_timeout", 600, 60, _DAY)
+
+    @property
+    def config_timeout_seconds(self) -> int:
+        """Longest wait of an instance for its configuration, in seconds."""
+        return self._seconds("config_timeout", 300, 60, 3600)
+
+    @property
+    def job_deadline_seconds(self) -> int:
+        """Longest wait of a job for its instance, in seconds."""
+        return self._seconds("job_deadline", _DAY, 300, _DAY)
+
+    @property
+    def job_retention_days(self) -> int:
+        """Days that closed jobs are kept."""
+        return self._seconds("job_retention", 7 * _DAY, _DAY, 3650 * _DAY) // _DAY
+
+    def _seconds(self, name: str, default: int, least: int, most: int) -> int:
+        value: Duration | None = getattr(self, name)
+        if value is None:
+            return default
+        return check_duration(
+            name,
+            value,
+            Duration.seconds(least),
+            Duration.seconds(most),
+            f"leave {name} out for {default} s",
+        )

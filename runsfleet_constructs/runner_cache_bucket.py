@@ -1,0 +1,82 @@
+"""A bucket that spares instances the download of the runner from GitHub."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from runsfleet_constructs._grants import allow, allow_key
+
+RUNNER_PREFIX = "runners/"
+"""Beginning of the keys that instances may read and write (``contract.paths``)."""
+
+KEPT_DAYS = 30
+"""GitHub refuses a runner 30 days after its successor's release, so nothing older is of use."""
+
+
+class RunnerCacheBucket(Construct):
+    """Encrypted, private, TLS only; what is in it can be fetched again.
+
+    Instances verify each package against the digest in their configuration, so a job that writes
+    rubbish here can cost a download and nothing more.
+
+    Args:
+        scope: Parent.
+        construct_id: Id.
+        encryption_key: Key of the bucket; by default one that S3 manages.
+        removal_policy: What becomes of the bucket when it is removed from the app; default
+            ``RETAIN``. With ``DESTROY`` CloudFormation removes it only when it is empty.
+
+    Attributes:
+        bucket: The bucket.
+
+    Example:
+        >>> cache = RunnerCacheBucket(self, "RunnerCache")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        encryption_key: kms.IKey | None = None,
+        removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.bucket = s3.Bucket(
+            self,
+            "Bucket",
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            bucket_key_enabled=None if encryption_key is None else True,
+            encryption=(
+                s3.BucketEncryption.S3_MANAGED
+                if encryption_key is None
+                else s3.BucketEncryption.KMS
+            ),
+            encryption_key=encryption_key,
+            enforce_ssl=True,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
+                    expiration=cdk.Duration.days(KEPT_DAYS),
+                )
+            ],
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            removal_policy=removal_policy,
+        )
+
+    def grant_cache(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to read and write runner packages, and nothing else in the bucket.
+
+        Args:
+            grantee: Who may.
+        """
+        allow_key(grantee, self.bucket.encryption_key)
+        return allow(
+            grantee,
+            ["s3:GetObject", "s3:PutObject"],
+            [self.bucket.arn_for_objects(f"{RUNNER_PREFIX}*")],
+        )

@@ -1,0 +1,367 @@
+"""The instances of a fleet: their role, network door, launch templates and first script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+import jsii
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from runsfleet_constructs._checks import check_between, check_fleet_name
+from runsfleet_constructs._grants import allow
+from runsfleet_constructs.bundling.cdk import agent_asset
+from runsfleet_constructs.job_queues import JobQueues
+from runsfleet_constructs.limits import FleetLimits
+from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
+from runsfleet_constructs.runner_config_store import RunnerConfigStore
+from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
+from runsfleet_constructs.user_data import AgentDownload, render_user_data
+from runsfleet_runtime.contract.environment import AgentEnvironment, LaunchTarget
+from runsfleet_runtime.contract.tags import MANAGED_VALUE, Tag
+
+DEFAULT_VOLUME_GIB = 30
+"""Root volume of a launch template; dispatch asks for what the job's label says."""
+
+
+@jsii.implements(iam.IGrantable, ec2.IConnectable)
+class RunnerInstances(Construct):
+    """What every instance of a fleet is made from; launches nothing by itself.
+
+    An instance may read and delete its own configuration, report to the termination queue, read
+    the agent, read and write the runner cache, terminate itself, and be reached by Session
+    Manager; nothing else. AWS's managed policy for Session Manager is not used, as it allows
+    reading every parameter of the account.
+
+    Args:
+        scope: Parent.
+        construct_id: Id.
+        fleet_name: Name of the fleet.
+        vpc: Network of the instances.
+        queues: The fleet's queues.
+        configurations: Where configurations wait.
+        cache: Cache of runner packages; none if left out.
+        vpc_subnets: Subnets of ordinary instances; by default the public ones, or those with a way
+            out when there are no public ones. Public subnets must give public addresses.
+        private_subnets: Subnets of jobs labelled ``private=true``; by default those with a way out
+            through a NAT, or none, which refuses such jobs.
+        image: Image of each platform; default Ubuntu 24.04.
+        limits: The fleet's limits.
+        volume_gib: Size of the root volume unless the label says otherwise; default 30 GiB.
+        session_manager: Whether a shell can be opened by Session Manager; default yes.
+        setup_commands: Shell commands that run as root before the agent; if one fails the instance
+            ends.
+
+    Raises:
+        ValueError: If the network has no subnet to launch into.
+
+    Attributes:
+        role: Role of the instances.
+        security_group: Lets everything out and nothing in.
+        launch_templates: One for each platform.
+
+    Example:
+        >>> instances.connections.allow_to(database, ec2.Port.tcp(5432))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        fleet_name: str,
+        vpc: ec2.IVpc,
+        queues: JobQueues,
+        configurations: RunnerConfigStore,
+        cache: RunnerCacheBucket | None = None,
+        vpc_subnets: ec2.SubnetSelection | None = None,
+        private_subnets: ec2.SubnetSelection | None = None,
+        image: RunnerImage | None = None,
+        limits: FleetLimits | None = None,
+        volume_gib: int = DEFAULT_VOLUME_GIB,
+        session_manager: bool = True,
+        setup_commands: Sequence[str] = (),
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self._fleet_name = check_fleet_name(fleet_name)
+        check_between("volume_gib", volume_gib, 8, 16384, "gp3 volumes have 8 GiB to 16 TiB here")
+        self.image = image or RunnerImage.ubuntu_24_04()
+        self.subnet_ids = _ordinary_subnets(vpc, vpc_subnets)
+        self.private_subnet_ids = _private_subnets(vpc, private_subnets)
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            description="an instance of runsfleet: its own configuration, its own end",
+        )
+        profile = iam.InstanceProfile(self, "Profile", role=self.role)
+        self.security_group = ec2.SecurityGroup(
+            self, "SecurityGroup", vpc=vpc, description="runsfleet instances: out, never in"
+        )
+        agent = agent_asset(self, "Agent")
+        bucket, key = agent.asset.s3_bucket_name, agent.asset.s3_object_key
+        self._grant_own_life(bucket, key, session_manager=session_manager)
+        queues.grant_report(self.role)
+        configurations.grant_own(self.role)
+        if cache is not None:
+            cache.grant_cache(self.role)
+        stack = cdk.Stack.of(self)
+        self.environments = {
+            platform: AgentEnvironment(
+                fleet=fleet_name,
+                platform=platform.value,
+                region=stack.region,
+                termination_queue_url=queues.termination.queue_url,
+                instance_role_id=self.role.role_id,
+                runner_bucket=None if cache is None else cache.bucket.bucket_name,
+                config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
+                **configurations.environment(),
+            )
+            for platform in RunnerPlatform
+        }
+        self.launch_templates = {
+            platform: ec2.LaunchTemplate(
+                self,
+                platform_id,
+                block_devices=[
+                    ec2.BlockDevice(
+                        device_name=self.image.root_device,
+                        volume=ec2.BlockDeviceVolume.ebs(
+                            volume_gib,
+                            delete_on_termination=True,
+                            encrypted=True,
+                            volume_type=ec2.EbsDeviceVolumeType.GP3,
+                        ),
+                    )
+                ],
+                http_put_response_hop_limit=1,
+                instance_initiated_shutdown_behavior=(
+                    ec2.InstanceInitiatedShutdownBehavior.TERMINATE
+                ),
+                instance_profile=profile,
+                machine_image=_LaunchTimeImage(self.image.reference(platform)),
+                require_imdsv2=True,
+                security_group=self.security_group,
+                user_data=ec2.UserData.custom(
+                    render_user_data(
+                        environment=self.environments[platform],
+                        agent=AgentDownload(
+                            bucket=bucket,
+                            key=key,
+                            sha256=agent.sha256,
+                            region=stack.region,
+                            url_suffix=stack.url_suffix,
+                        ),
+                        setup_commands=setup_commands,
+                    )
+                ),
+            )
+            for platform, platform_id in _TEMPLATE_IDS.items()
+        }
+        for tag, value in self._tags.items():
+            cdk.Tags.of(self).add(tag, value)
+
+    @property
+    def connections(self) -> ec2.Connections:
+        """The instances' door: let them reach what has a security group."""
+        return self.security_group.connections
+
+    @property
+    def grant_principal(self) -> iam.IPrincipal:
+        """The instances' role: what is granted to it, every job of the fleet can do."""
+        return self.role
+
+    @property
+    def launch_targets(self) -> tuple[LaunchTarget, ...]:
+        """How instances of each platform are launched, as dispatch is told."""
+        return tuple(
+            LaunchTarget(
+                platform=platform.value,
+                launch_template_id=template.launch_template_id or "",
+                launch_template_version=template.latest_version_number,
+                root_device=self.image.root_device,
+            )
+            for platform, template in self.launch_templates.items()
+        )
+
+    def grant_launch(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to launch tagged instances from these templates into these subnets.
+
+        Args:
+            grantee: Who may launch; the dispatch function.
+        """
+        stack = cdk.Stack.of(self)
+
+        def ec2_arn(resource: str, name: str = "*", *, account: str | None = None) -> str:
+            return stack.format_arn(
+                service="ec2", account=account, resource=resource, resource_name=name
+            )
+
+        launch = ["ec2:CreateFleet", "ec2:RunInstances"]
+        templates = [
+            ec2_arn("launch-template", template.launch_template_id or "")
+            for template in self.launch_templates.values()
+        ]
+        subnets = dict.fromkeys([*self.subnet_ids, *self.private_subnet_ids])
+        used = [
+            *templates,
+            *(ec2_arn("subnet", subnet) for subnet in subnets),
+            ec2_arn("security-group", self.security_group.security_group_id),
+            # images and snapshots of Canonical or Amazon belong to other accounts
+            ec2_arn("image", account=""),
+            ec2_arn("snapshot", account=""),
+            ec2_arn("fleet"),
+            ec2_arn("network-interface"),
+            ec2_arn("spot-instances-request"),
+        ]
+        allow(grantee, launch, used)
+        allow(
+            grantee,
+            launch,
+            [ec2_arn("instance"), ec2_arn("volume")],
+            conditions={
+                "StringEquals": {f"aws:RequestTag/{tag}": v for tag, v in self._tags.items()}
+            },
+        )
+        allow(
+            grantee,
+            ["ec2:CreateTags"],
+            [ec2_arn(kind) for kind in ("fleet", "instance", "volume")],
+            # at birth only: who could tag later could make any instance "ours" and end it
+            conditions={"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}},
+        )
+        allow(
+            grantee,
+            ["iam:PassRole"],
+            [self.role.role_arn],
+            conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+        )
+        for service, role in _SERVICE_ROLES.items():
+            allow(
+                grantee,
+                ["iam:CreateServiceLinkedRole"],
+                [
+                    stack.format_arn(
+                        service="iam",
+                        region="",
+                        resource="role",
+                        resource_name=f"aws-service-role/{service}/{role}",
+                    )
+                ],
+                conditions={"StringEquals": {"iam:AWSServiceName": service}},
+            )
+        parameters = self.image.parameter_arns(self)
+        if not parameters:
+            return iam.Grant.drop(grantee, "the images are given by their ids")
+        return allow(grantee, ["ssm:GetParameters"], parameters)
+
+    def grant_terminate(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to terminate instances of this fleet and no others.
+
+        Args:
+            grantee: Who may terminate.
+        """
+        return allow(
+            grantee,
+            ["ec2:TerminateInstances"],
+            [self._instance_arn],
+            conditions={
+                "StringEquals": {f"aws:ResourceTag/{tag}": v for tag, v in self._tags.items()}
+            },
+        )
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        return {Tag.MANAGED.value: MANAGED_VALUE, Tag.FLEET.value: self._fleet_name}
+
+    @property
+    def _instance_arn(self) -> str:
+        return cdk.Stack.of(self).format_arn(service="ec2", resource="instance", resource_name="*")
+
+    def _grant_own_life(self, bucket: str, key: str, *, session_manager: bool) -> None:
+        stack = cdk.Stack.of(self)
+        allow(
+            self.role,
+            ["s3:GetObject"],
+            [
+                stack.format_arn(
+                    service="s3", account="", region="", resource=bucket, resource_name=key
+                )
+            ],
+        )
+        allow(
+            self.role,
+            ["ec2:TerminateInstances"],
+            [self._instance_arn],
+            conditions={"StringLike": {"aws:userid": "*:${ec2:InstanceID}"}},
+        )
+        if session_manager:
+            allow(
+                self.role,
+                [
+                    "ssm:UpdateInstanceInformation",
+                    "ssmmessages:CreateControlChannel",
+                    "ssmmessages:CreateDataChannel",
+                    "ssmmessages:OpenControlChannel",
+                    "ssmmessages:OpenDataChannel",
+                ],
+                ["*"],
+            )
+
+
+_TEMPLATE_IDS = {
+    RunnerPlatform.LINUX_ARM64: "LinuxArm64",
+    RunnerPlatform.LINUX_X64: "LinuxX64",
+}
+
+_SERVICE_ROLES = {
+    "spot.amazonaws.com": "AWSServiceRoleForEC2Spot",
+    "ec2fleet.amazonaws.com": "AWSServiceRoleForEC2Fleet",
+}
+
+
+@jsii.implements(ec2.IMachineImage)
+class _LaunchTimeImage:
+    """An image that is named now and found when an instance is launched."""
+
+    def __init__(self, reference: str) -> None:
+        self._reference = reference
+
+    def get_image(self, scope: Construct) -> ec2.MachineImageConfig:  # noqa: ARG002  # the port's
+        return ec2.MachineImageConfig(
+            image_id=self._reference,
+            os_type=ec2.OperatingSystemType.LINUX,
+            user_data=ec2.UserData.for_linux(),
+        )
+
+
+def _ordinary_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> tuple[str, ...]:
+    if selection is None:
+        kind = ec2.SubnetType.PUBLIC if vpc.public_subnets else ec2.SubnetType.PRIVATE_WITH_EGRESS
+        if kind is ec2.SubnetType.PRIVATE_WITH_EGRESS and not vpc.private_subnets:
+            raise ValueError(
+                f"the network {vpc.node.path!r} has neither public subnets nor private ones with a "
+                "way out, so instances could not reach GitHub; pass vpc_subnets or another vpc"
+            )
+        selection = ec2.SubnetSelection(subnet_type=kind)
+    return _select(vpc, selection)
+
+
+def _private_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> tuple[str, ...]:
+    if selection is not None:
+        return _select(vpc, selection)
+    return tuple(subnet.subnet_id for subnet in vpc.private_subnets)
+
+
+def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection) -> tuple[str, ...]:
+    selected = vpc.select_subnets(
+        availability_zones=selection.availability_zones,
+        one_per_az=selection.one_per_az,
+        subnet_filters=selection.subnet_filters,
+        subnet_group_name=selection.subnet_group_name,
+        subnets=selection.subnets,
+        subnet_type=selection.subnet_type,
+    )
+    return tuple(selected.subnet_ids)

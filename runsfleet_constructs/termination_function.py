@@ -1,0 +1,95 @@
+"""The function that closes jobs when their instances report."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from constructs import Construct
+
+from runsfleet_constructs._checks import check_fleet_name
+from runsfleet_constructs._function import FleetFunction
+from runsfleet_constructs._grants import allow, allow_key
+from runsfleet_constructs.fleet_tables import FleetTables
+from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
+from runsfleet_constructs.github_app import GitHubApp
+from runsfleet_constructs.job_queues import JobQueues
+from runsfleet_constructs.limits import FleetLimits
+from runsfleet_constructs.runner_config_store import RunnerConfigStore
+from runsfleet_constructs.runner_instances import RunnerInstances
+from runsfleet_runtime.contract.environment import TerminationEnvironment
+
+TIMEOUT = 60
+"""Seconds; half of the queue's visibility timeout."""
+
+BATCH = 10
+"""Reports at once; more would wait for one another's calls to GitHub."""
+
+
+class TerminationFunction(FleetFunction):
+    """Closes job records, deletes configurations, and queues again what GitHub still has queued.
+
+    Args:
+        scope: Parent.
+        construct_id: Id.
+        fleet_name: Name of the fleet.
+        github: The GitHub App.
+        queues: The fleet's queues.
+        tables: The fleet's tables.
+        configurations: Where configurations wait.
+        instances: What reports.
+        assets: Code of the functions.
+        limits: The fleet's limits.
+        options: The functions' options.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        fleet_name: str,
+        github: GitHubApp,
+        queues: JobQueues,
+        tables: FleetTables,
+        configurations: RunnerConfigStore,
+        instances: RunnerInstances,
+        assets: FunctionAssets,
+        limits: FleetLimits | None = None,
+        options: FunctionOptions | None = None,
+    ) -> None:
+        limits = limits or FleetLimits()
+        self.environment = TerminationEnvironment(
+            fleet=check_fleet_name(fleet_name),
+            runner_level=github.runner_level,
+            github_app_secret=github.app.reference,
+            github_api_url=github.api_url,
+            github_server_url=github.server_url,
+            runner_group_id=github.runner_group_id,
+            jobs_table=tables.jobs.table_name,
+            jobs_queue_url=queues.jobs.queue_url,
+            instance_role_id=instances.role.role_id,
+            job_retention_days=limits.job_retention_days,
+            **configurations.environment(),
+        )
+        super().__init__(
+            scope,
+            construct_id,
+            handler="termination",
+            description="runsfleet: closes jobs when their instances report",
+            environment=self.environment.to_environ(),
+            timeout=cdk.Duration.seconds(TIMEOUT),
+            memory_mib=512,
+            assets=assets,
+            options=options or FunctionOptions(),
+        )
+        self._consume(
+            queues.termination, batch_size=BATCH, max_concurrency=limits.termination_concurrency
+        )
+        queues.grant_submit_jobs(self.role)
+        allow(
+            self.role,
+            ["dynamodb:GetItem", "dynamodb:UpdateItem"],
+            [tables.jobs.table_arn],
+        )
+        allow_key(self.role, tables.jobs.encryption_key)
+        configurations.grant_delete(self.role)
+        github.app.grant_read(self.role)
