@@ -40,11 +40,11 @@ from runsfleet_runtime.github.model import (
     runner_name,
 )
 from runsfleet_runtime.github.rate_limits import (
-from runsfleet_runtime.telemetry.log import get_logger
     JIT_CONFIGS_PER_MINUTE,
     REGISTRATIONS_PER_MINUTE,
     SlidingWindow,
 )
+from runsfleet_runtime.telemetry.log import get_logger
 
 _log = get_logger("github.registration")
 _CONFLICT, _UNPROCESSABLE = 409, 422
@@ -149,7 +149,8 @@ class RunnerRegistrar:
             if not self._token_fallback:
                 raise
             _log.warning(
-                "registration token used instead of a JIT configuration", extra={"error": str(error)}
+                "registration token used instead of a JIT configuration",
+                extra={"error": str(error)},
             )
             token = self._registration_token(scope, job.installation_id, deadline)
             return Registration(

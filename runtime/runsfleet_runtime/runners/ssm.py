@@ -22,11 +22,11 @@ from runsfleet_runtime.contract.tables import instance_key
 from runsfleet_runtime.contract.tags import InstanceParameterTag
 from runsfleet_runtime.runners.parts import MAX_PARTS, split
 from runsfleet_runtime.runners.ports import (
-from runsfleet_runtime.telemetry.log import get_logger
     RunnerConfigTooLargeError,
     RunnerStoreError,
     TransactEntry,
 )
+from runsfleet_runtime.telemetry.log import get_logger
 
 _log = get_logger("runners.ssm")
 _EXISTS = "ParameterAlreadyExists"
