@@ -27,6 +27,7 @@ RECORDED_VARIABLES = ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_REPOSITORY"
 TIME = "TIME"
 
 _MOST_BYTES = 4096  # five short lines
+_MOST_SKEW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +50,16 @@ def read_moment(path: Path) -> JobMoment | None:
         return None
     text, modified = text_and_time
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return JobMoment(at=_time(values.get(TIME, ""), modified), job=_job(values))
+
+
+def _time(text: str, modified: float) -> float:
     try:
-        at = float(values[TIME])
-    except (KeyError, ValueError):
-        at = modified  # a `date` without fractions, or a file that was cut
-    return JobMoment(at=at, job=_job(values))
+        at = float(text)
+    except ValueError:
+        return modified  # a `date` without fractions, or a file that was cut
+    # the file was written when it says, so the file system's time is close
+    return at if abs(at - modified) < _MOST_SKEW_SECONDS else modified
 
 
 def _job(values: Mapping[str, str]) -> JobResult | None:
@@ -75,11 +81,13 @@ def _read_regular(path: Path) -> tuple[str, float] | None:
         descriptor = os.open(path, flags)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
-        return file.read(_MOST_BYTES).decode(errors="replace"), status.st_mtime
+        return os.read(descriptor, _MOST_BYTES).decode(errors="replace"), status.st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def take_user_hooks(root: Path, environ: Mapping[str, str]) -> dict[str, str]:

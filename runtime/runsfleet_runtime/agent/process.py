@@ -115,16 +115,20 @@ class _Watch:
         pipe = self.process.stdout
         if pipe is None:
             return
-        while raw := pipe.readline(_LONGEST_LINE):
-            line = conceal(raw.decode(errors="replace").rstrip(), self._launch.secrets)
-            if not line:
-                continue
-            line = line[:_LONGEST_LOGGED]
-            self.lines.append(line)
-            _runner_log.info(line)
-            if LISTENING in line and self.listening_at is None:
-                self.listening_at = self._clock.monotonic()
-                self._clock.wake()
+        with pipe:
+            while raw := pipe.readline(_LONGEST_LINE):
+                self._take(raw)
+
+    def _take(self, raw: bytes) -> None:
+        line = conceal(raw.decode(errors="replace").rstrip(), self._launch.secrets)
+        if not line:
+            return
+        line = line[:_LONGEST_LOGGED]
+        self.lines.append(line)
+        _runner_log.info(line)
+        if LISTENING in line and self.listening_at is None:
+            self.listening_at = self._clock.monotonic()
+            self._clock.wake()
 
     def look(self) -> None:
         """Take in what the hooks wrote since."""
