@@ -25,9 +25,13 @@ export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 # the tasks below call `python` and `runsfleet` by name where another tool (cdk) starts them
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# behind a proxy of one's own the system knows the certificates, and uv would not ask it
+export UV_SYSTEM_CERTS ?= 1
 
+# dimmed on a terminal only ($(shell) captures stdout, so ask about stderr)
+ifeq ($(NO_COLOR)$(shell test -t 2 || echo piped),)
 say = printf '\033[2m· %s\033[0m\n'
-ifdef NO_COLOR
+else
 say = printf '· %s\n'
 endif
 # $(call fail,what happened,cure)
@@ -144,6 +148,7 @@ $(VENV)/.stamp-uv: requirements/installer.lock | tools
 $(VENV)/.stamp-deps: requirements/dev.lock $(VENV)/.stamp-uv
 	@$(say) 'python packages'
 	@$(UV) pip install --quiet --python $(PY) --no-deps --require-hashes -r requirements/dev.lock 2>/dev/null || \
+	  { $(say) 'uv could not fetch them, pip tries its own configuration'; false; } || \
 	  $(PY) -m pip install -qq --no-deps --require-hashes -r requirements/dev.lock || \
 	  $(call fail,the packages of requirements/dev.lock could not be installed,check the network or point pip at your mirror with PIP_INDEX_URL)
 	@touch $@
@@ -156,6 +161,7 @@ $(EMULATOR)/.stamp: runsfleet_cli/local/emulator.lock | $(VENV)/.stamp-uv
 	@$(say) 'emulator in $(EMULATOR)'
 	@$(PY) -m venv --clear --without-pip $(EMULATOR)
 	@$(UV) pip install --quiet --python $(EMULATOR)/bin/python --no-deps --require-hashes -r $< 2>/dev/null || \
+	  { $(say) 'uv could not fetch it, pip tries its own configuration'; false; } || \
 	  $(PY) -m pip --python $(EMULATOR)/bin/python install -qq --no-deps --require-hashes -r $< || \
 	  $(call fail,the emulator could not be installed,check the network or point pip at your mirror with PIP_INDEX_URL)
 	@touch $@
