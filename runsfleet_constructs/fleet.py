@@ -71,6 +71,7 @@ class RunnerFleet(Construct):
         ValueError: If a value cannot work; the message holds the value and the remedy.
 
     Attributes:
+        github: The GitHub App.
         queues: Jobs and termination queue, each with its dead-letter queue.
         tables: Jobs and, unless the store is Parameter Store, runner configurations.
         cache: Bucket that caches runner packages.
@@ -116,6 +117,7 @@ class RunnerFleet(Construct):
         encryption_key: kms.IKey | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.github = github
         self.fleet_name = check_fleet_name(fleet_name or _default_name(self))
         self.metrics = FleetMetrics(self.fleet_name)
         if encryption_key is not None:

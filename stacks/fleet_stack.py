@@ -1,0 +1,208 @@
+"""An environment as CDK sees it: a stage, and in it a stack for each region."""
+
+from __future__ import annotations
+
+import os
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from runsfleet_constructs import (
+    FleetLimits,
+    GitHubApp,
+    LabelAlias,
+    LabelOptions,
+    RunnerFleet,
+    RunnerImage,
+    RunnerNetwork,
+)
+from stacks.environment_model import EnvironmentFile, ImagePart
+
+_ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
+_REMOVAL = {"retain": cdk.RemovalPolicy.RETAIN, "destroy": cdk.RemovalPolicy.DESTROY}
+_RETENTION = {
+    1: logs.RetentionDays.ONE_DAY,
+    3: logs.RetentionDays.THREE_DAYS,
+    5: logs.RetentionDays.FIVE_DAYS,
+    7: logs.RetentionDays.ONE_WEEK,
+    14: logs.RetentionDays.TWO_WEEKS,
+    30: logs.RetentionDays.ONE_MONTH,
+    60: logs.RetentionDays.TWO_MONTHS,
+    90: logs.RetentionDays.THREE_MONTHS,
+    120: logs.RetentionDays.FOUR_MONTHS,
+    150: logs.RetentionDays.FIVE_MONTHS,
+    180: logs.RetentionDays.SIX_MONTHS,
+    365: logs.RetentionDays.ONE_YEAR,
+    400: logs.RetentionDays.THIRTEEN_MONTHS,
+    545: logs.RetentionDays.EIGHTEEN_MONTHS,
+    731: logs.RetentionDays.TWO_YEARS,
+    1096: logs.RetentionDays.THREE_YEARS,
+    1827: logs.RetentionDays.FIVE_YEARS,
+}
+
+
+class FleetStage(cdk.Stage):
+    """One environment.
+
+    Args:
+        scope: The app.
+        environment: What its file says.
+
+    Example:
+        >>> FleetStage(app, load_environments(Path("environments"))[0])  # doctest: +SKIP
+    """
+
+    def __init__(self, scope: Construct, environment: EnvironmentFile) -> None:
+        super().__init__(scope, environment.name)
+        account = environment.account or os.environ.get("CDK_DEFAULT_ACCOUNT")
+        default = os.environ.get("CDK_DEFAULT_REGION")
+        regions: list[str | None] = list(environment.regions) or [default]
+        self.stacks = [
+            FleetStack(
+                self,
+                region or "default",
+                environment=environment,
+                env=cdk.Environment(account=account, region=region),
+            )
+            for region in regions
+        ]
+        for tag, value in environment.tags.items():
+            cdk.Tags.of(self).add(tag, value)
+
+
+class FleetStack(cdk.Stack):
+    """One environment in one region.
+
+    Attributes:
+        fleet: The fleet.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: EnvironmentFile,
+        env: cdk.Environment,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            stack_name="-".join(filter(None, ["runsfleet", environment.name, env.region])),
+            description=f"GitHub Actions runners, environment {environment.name}",
+        )
+        runners, limits, data = environment.runners, environment.limits, environment.data
+        self.fleet = RunnerFleet(
+            self,
+            "Fleet",
+            github=_github(self, environment),
+            vpc=_vpc(self, environment, env.region),
+            fleet_name=environment.fleet_name or environment.name,
+            labels=LabelOptions(
+                aliases=[
+                    LabelAlias(match=a.match, spec=a.spec, pattern=a.pattern)
+                    for a in environment.labels.aliases
+                ],
+                images=environment.labels.images,
+                max_cpu=environment.labels.max_cpu,
+            ),
+            spot=runners.spot,
+            config_store=runners.config_store,
+            image=_image(runners.image),
+            volume_gib=runners.volume_gib,
+            setup_commands=runners.setup_commands,
+            session_manager=runners.session_manager,
+            limits=FleetLimits(
+                max_runtime=cdk.Duration.minutes(limits.max_runtime_minutes),
+                idle_timeout=cdk.Duration.minutes(limits.idle_timeout_minutes),
+                config_timeout=cdk.Duration.minutes(limits.config_timeout_minutes),
+                job_deadline=cdk.Duration.minutes(limits.job_deadline_minutes),
+                job_retention=cdk.Duration.days(limits.job_retention_days),
+                dispatch_concurrency=limits.dispatch_concurrency,
+                termination_concurrency=limits.termination_concurrency,
+            ),
+            function_architecture=_ARCHITECTURES[environment.functions.architecture],
+            log_retention=_RETENTION[environment.functions.log_retention_days],
+            removal_policy=_REMOVAL[data.removal_policy],
+            point_in_time_recovery=data.point_in_time_recovery,
+        )
+        self._outputs()
+
+    def _outputs(self) -> None:
+        fleet, github = self.fleet, self.fleet.github
+        queues, tables = fleet.queues, fleet.tables
+        outputs = {
+            "WebhookUrl": (fleet.webhook_url, "enter it as the webhook's URL of the GitHub App"),
+            "GitHubAppSecret": (github.app.name, "create it: the App's id and private key as JSON"),
+            "WebhookSecret": (github.webhook.name, "create it: the webhook's secret"),
+            "FleetName": (fleet.fleet_name, "name of the fleet in tags and metrics"),
+            "JobsQueueUrl": (queues.jobs.queue_url, "jobs that want a runner"),
+            "JobsDeadLetterQueueUrl": (queues.jobs_dead_letters.queue_url, "jobs that failed"),
+            "TerminationQueueUrl": (queues.termination.queue_url, "reports of instances"),
+            "TerminationDeadLetterQueueUrl": (
+                queues.termination_dead_letters.queue_url,
+                "reports that failed",
+            ),
+            "JobsTableName": (tables.jobs.table_name, "one item for each job"),
+            "RunnerCacheBucketName": (fleet.cache.bucket.bucket_name, "runner packages"),
+        }
+        if tables.runners is not None:
+            outputs["RunnersTableName"] = (
+                tables.runners.table_name,
+                "configurations that wait for their instance",
+            )
+        for name, (value, description) in outputs.items():
+            cdk.CfnOutput(self, name, value=value, description=description)
+
+
+def _github(scope: Construct, environment: EnvironmentFile) -> GitHubApp:
+    part = environment.github
+    if part.secret_name is not None:
+        return GitHubApp.from_secret_name(
+            scope,
+            "GitHubApp",
+            part.secret_name,
+            webhook_secret_name=part.webhook_secret_name,
+            url=part.url,
+            runner_level=part.runner_level,
+            runner_group_id=part.runner_group_id,
+        )
+    return GitHubApp.from_parameter_names(
+        scope,
+        part.parameter_name or "",
+        webhook_parameter_name=part.webhook_parameter_name,
+        url=part.url,
+        runner_level=part.runner_level,
+        runner_group_id=part.runner_group_id,
+    )
+
+
+def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> ec2.IVpc:
+    network = environment.network
+    existing = network.vpcs.get(region or "")
+    if existing is None:
+        return RunnerNetwork(scope, "Network", cidr=network.cidr, zones=network.zones).vpc
+    return ec2.Vpc.from_vpc_attributes(
+        scope,
+        "Network",
+        vpc_id=existing.id,
+        availability_zones=existing.availability_zones,
+        public_subnet_ids=existing.public_subnet_ids or None,
+        private_subnet_ids=existing.private_subnet_ids or None,
+    )
+
+
+def _image(image: str | ImagePart) -> RunnerImage:
+    if isinstance(image, ImagePart):
+        return RunnerImage(
+            linux_arm64=image.linux_arm64,
+            linux_x64=image.linux_x64,
+            root_device=image.root_device,
+        )
+    if image == "amazon-linux-2023":
+        return RunnerImage.amazon_linux_2023()
+    return RunnerImage.ubuntu_24_04()
