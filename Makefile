@@ -96,29 +96,35 @@ bench: setup ## measure the budgets of docs/benchmarks.md
 
 .PHONY: wheel
 wheel: setup ## build the wheel into dist
-	@$(PY) -m build --wheel --no-isolation --outdir dist . >/dev/null || \
-	  $(call fail,the wheel was not built,see above)
+	@$(PY) -m build --wheel --no-isolation --outdir dist . >/dev/null 2>&1 || \
+	  $(call fail,the wheel was not built,see: $(PY) -m build --wheel --no-isolation .)
 	@ls dist/*.whl
 
 # `make lock UPGRADE=1` takes newer versions; without it only what changed in the inputs moves
-COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
   --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
-UNIVERSAL = --universal --python-version 3.11
+UNIVERSAL := --universal --python-version 3.11
+# deployed to one system, so without environment markers (docs/decisions/0002)
+DEPLOYED := --python-platform aarch64-manylinux2014 --python-version 3.11 --only-binary :all:
+LOCKS := requirements/installer.lock requirements/dev.lock runsfleet_cli/local/emulator.lock \
+  runsfleet_constructs/bundling/functions.lock runsfleet_constructs/bundling/agent.lock
+# $(call compile,lock file,inputs and options); a lock that did not change keeps its time, so that
+# no environment is made anew for it
+compile = cp $(1) $(1).new 2>/dev/null || true; $(COMPILE) $(2) --output-file $(1).new; \
+  if cmp -s $(1) $(1).new; then rm $(1).new; else mv $(1).new $(1); printf '  %s\n' $(1); fi
 
 .PHONY: lock
 lock: $(VENV)/.stamp-uv tools ## compile all lock files anew, with hashes and without addresses
 	@$(say) 'locks'
-	@$(COMPILE) $(UNIVERSAL) requirements/installer.in --output-file requirements/installer.lock
-	@$(COMPILE) $(UNIVERSAL) pyproject.toml --extra local --group dev requirements/dev.in \
-	  --output-file requirements/dev.lock
-	@$(COMPILE) $(UNIVERSAL) requirements/emulator.in --output-file runsfleet_cli/local/emulator.lock
-	@$(COMPILE) --python-platform aarch64-manylinux_2_28 --python-version 3.11 --only-binary :all: \
-	  requirements/functions.in --output-file runsfleet_constructs/bundling/functions.lock
-	@$(COMPILE) --python-platform aarch64-manylinux_2_28 --python-version 3.11 --only-binary :all: \
-	  requirements/agent.in --output-file runsfleet_constructs/bundling/agent.lock
-	@npm install --package-lock-only --ignore-scripts --silent
-	@! grep -nE '://|"resolved"' requirements/*.lock runsfleet_cli/local/*.lock \
-	  runsfleet_constructs/bundling/*.lock package-lock.json || \
+	@$(call compile,requirements/installer.lock,$(UNIVERSAL) requirements/installer.in)
+	@$(call compile,requirements/dev.lock,$(UNIVERSAL) pyproject.toml --extra local --group dev requirements/dev.in)
+	@$(call compile,runsfleet_cli/local/emulator.lock,$(UNIVERSAL) requirements/emulator.in)
+	@$(call compile,runsfleet_constructs/bundling/functions.lock,$(DEPLOYED) requirements/functions.in)
+	@$(call compile,runsfleet_constructs/bundling/agent.lock,$(DEPLOYED) requirements/agent.in)
+	@cp package-lock.json package-lock.json.old && npm install --package-lock-only --ignore-scripts --silent
+	@if cmp -s package-lock.json package-lock.json.old; then mv package-lock.json.old package-lock.json; \
+	  else rm package-lock.json.old; printf '  %s\n' package-lock.json; fi
+	@! grep -nE '://|"resolved"' $(LOCKS) package-lock.json || \
 	  $(call fail,a lock file holds an address,it must work with any registry; see docs/decisions/0002)
 
 .PHONY: clean
