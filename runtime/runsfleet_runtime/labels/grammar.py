@@ -113,7 +113,6 @@ def _platform(
     reader: Reader, runner: NamedRunner | None, families: tuple[str, ...], image: str | None
 ) -> tuple[Os, Arch]:
     """Choose exactly one operating system and one architecture; whatever disagrees is a finding."""
-    offered = reader.settings.platforms
     image_platform = reader.settings.images[image].platform if image else None
     image_os, _, image_arch = (image_platform or "").partition("-")
     os = _agreed(
@@ -140,10 +139,15 @@ def _platform(
         )
     os = os or Os.LINUX
     if arch is None:
-        on_arm = os is Os.LINUX and f"{os}-{Arch.ARM64}" in offered
+        on_arm = os is Os.LINUX and f"{os}-{Arch.ARM64}" in reader.settings.platforms
         arch = Arch.ARM64 if on_arm else Arch.X64
-    if not reader.sound("runner", "os", "arch", "image", "family"):
-        return os, arch
+    if reader.sound("runner", "os", "arch", "image", "family"):
+        _check_platform(reader, os, arch)
+    return os, arch
+
+
+def _check_platform(reader: Reader, os: Os, arch: Arch) -> None:
+    offered = reader.settings.platforms
     if os is Os.WINDOWS and arch is Arch.ARM64:
         key = "arch" if reader.given("arch") else "os"
         reader.fault(key, *NO_WINDOWS_ON_ARM)
@@ -151,7 +155,6 @@ def _platform(
         key = next((k for k in ("runner", "arch", "os", "family") if reader.given(k)), "")
         cure = f"use one of {', '.join(offered)}"
         reader.fault(key, f"this fleet has no {os}-{arch} runners", cure)
-    return os, arch
 
 
 def _agreed(reader: Reader, *sources: tuple[str, Choice | None]) -> Choice | None:
