@@ -62,5 +62,8 @@ class UrlDownloads:
                 while block := answer.read(_BLOCK):
                     check()
                     file.write(block)
+                # read() with a size does not complain about a connection that ended early
+                if answer.length:
+                    raise PackageError(f"{url} ended {answer.length} bytes early")
         except http.client.HTTPException as error:
-            raise PackageError(f"the answer of {url} was cut or damaged: {error!r}") from error
+            raise PackageError(f"the answer of {url} was damaged: {error!r}") from error

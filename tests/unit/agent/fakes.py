@@ -100,7 +100,7 @@ class FakeConfigurations:
         self.answers = list(answers)
         self.reads = 0
 
-    def read(self, instance_id: str, *, now: float) -> str | None:  # noqa: ARG002
+    def read(self, instance_id: str, *, now: float) -> str | None:
         self.reads += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):

@@ -11,6 +11,7 @@ from tests.unit.agent.fakes import INSTANCE_ID, JIT, FakeClock, FakeConfiguratio
 def wait(
     store: FakeConfigurations, clock: FakeClock | None = None, timeout: float = 300
 ) -> RunnerConfig:
+    """Wait for the configuration, by a clock that jumps."""
     return await_configuration(
         store, INSTANCE_ID, timeout=timeout, clock=clock or FakeClock(), draw=lambda: 0.5
     )
@@ -33,7 +34,8 @@ def test_a_late_configuration_is_waited_for() -> None:
 def test_a_failing_store_is_not_read_as_empty() -> None:
     """An error of the store is tried again and, at the deadline, told."""
     clock = FakeClock()
-    assert wait(FakeConfigurations(OSError("throttled"), runner_config().to_json()), clock)
+    store = FakeConfigurations(OSError("throttled"), runner_config().to_json())
+    assert wait(store, clock) == runner_config()
     with pytest.raises(ConfigurationError, match=r"within 60 s.*throttled"):
         wait(FakeConfigurations(OSError("throttled")), timeout=60)
 

@@ -29,6 +29,7 @@ JOB = {
 
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
+    """Give a directory whose name needs quoting."""
     directory = tmp_path / "a room's name"
     (directory / "state").mkdir(parents=True)
     (directory / "hooks").mkdir()
@@ -36,14 +37,17 @@ def room(tmp_path: Path) -> Path:
 
 
 def hooks(room: Path, user: dict[str, str] | None = None) -> dict[str, Path]:
+    """Write the hooks."""
     return Linux({}).write_hooks(room / "hooks", room / "state", user or {})
 
 
 def run(script: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a hook as the runner does."""
     return subprocess.run([script], env=env or JOB, capture_output=True, text=True, check=False)
 
 
 def user_hook(room: Path, text: str) -> str:
+    """Write a hook of the user's."""
     script = room / "user's hook.sh"
     script.write_text(text)
     return str(script)

@@ -77,6 +77,7 @@ class Place:
 
 @pytest.fixture
 def place() -> Iterator[Place]:
+    """Give a place that every user may enter."""
     # not pytest's own directory, which another user (below) cannot enter
     directory = Path(tempfile.mkdtemp(prefix="runsfleet-test-"))
     directory.chmod(0o755)

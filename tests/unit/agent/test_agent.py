@@ -1,0 +1,357 @@
+"""The whole use case: fakes for the cloud, real processes for the runner."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typing_extensions import override
+
+from runsfleet_runtime.agent.agent import POWER_OFF_TRIES, TERMINATE_TRIES, Agent
+from runsfleet_runtime.agent.clock import SignalClock
+from runsfleet_runtime.agent.errors import AgentError
+from runsfleet_runtime.agent.linux import Linux
+from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
+from runsfleet_runtime.contract.messages import ReportStatus, RunnerReport
+from runsfleet_runtime.telemetry.log import configure
+from tests.unit.agent.fakes import (
+    FILENAME,
+    INSTANCE_ID,
+    JIT,
+    RUNNERS,
+    FakeCache,
+    FakeConfigurations,
+    FakeDownloads,
+    FakeInstance,
+    FakeInstances,
+    FakeReports,
+    archive,
+    runner_config,
+    runner_script,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class QuickClock(SignalClock):
+    """A real clock whose last pauses take no time."""
+
+    @override
+    def rest(self, seconds: float) -> None:
+        return
+
+
+class RecordingLinux(Linux):
+    """Linux, without its switch."""
+
+    def __init__(self, failures: int = 0) -> None:
+        super().__init__(os.environ)
+        self.failures = failures
+        self.power_offs = 0
+
+    @override
+    def power_off(self) -> None:
+        self.power_offs += 1
+        if self.failures:
+            self.failures -= 1
+            raise OSError("shutdown refused")
+
+
+class World:
+    """An agent with everything around it."""
+
+    def __init__(self, directory: Path, script: str = RUNNERS["job ok"], **changes: object) -> None:
+        package = archive({"run.sh": script, "config.sh": runner_script("echo configured $*")})
+        self.directory = directory
+        self.clock = QuickClock()
+        self.instance = FakeInstance()
+        self.cache = FakeCache()
+        self.reports = FakeReports()
+        self.instances = FakeInstances()
+        self.platform = RecordingLinux()
+        self.config_timeout = 5.0
+        config = runner_config(
+            **{
+                "package_url": "https://github.example/runner.tar.gz",
+                "package_filename": FILENAME,
+                "package_sha256": hashlib.sha256(package).hexdigest(),
+                **changes,
+            }
+        )
+        self.configurations = FakeConfigurations(config.to_json())
+        self.downloads = FakeDownloads(package)
+
+    def run(self) -> ReportStatus:
+        agent = Agent(
+            instance=self.instance,
+            configurations=self.configurations,
+            packages=RunnerPackages(
+                platform="linux-x64",
+                baked=BakedRunner(directory=Path("/nowhere"), marker=Path("/nowhere.json")),
+                cache=self.cache,
+                downloads=self.downloads,
+                clock=self.clock,
+                draw=lambda: 0.0,
+                free_bytes=lambda _: 10**12,
+            ),
+            reports=self.reports,
+            instances=self.instances,
+            platform=self.platform,
+            clock=self.clock,
+            draw=lambda: 0.0,
+            environ=os.environ,
+            work_directory=self.directory,
+            config_timeout=self.config_timeout,
+            runner_user="root",
+        )
+        return agent.run()
+
+    def when(self, condition: Callable[[], bool]) -> threading.Thread:
+        """Ask the agent to stop once a condition holds."""
+
+        def watch() -> None:
+            end = time.monotonic() + 10
+            while not condition() and time.monotonic() < end:
+                time.sleep(0.02)
+            self.clock.request_stop("SIGTERM")
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        return thread
+
+    @property
+    def last(self) -> RunnerReport:
+        return self.reports.sent[-1]
+
+
+def test_a_job_is_run_reported_and_the_instance_ended(tmp_path: Path) -> None:
+    """The plain way: two reports, a kept package, no files left, one termination."""
+    world = World(tmp_path)
+    assert world.run() is ReportStatus.SUCCESS
+    started, ended = world.reports.sent
+    assert started.status is ReportStatus.STARTED
+    assert started.ran_run_id == ended.ran_run_id == 77
+    assert started.started_at == ended.started_at
+    assert (ended.job_id, ended.dispatch, ended.exit_code) == (5_000_000_001, 2, 0)
+    assert ended.ran_job
+    assert ended.duration_seconds is not None
+    assert ended.completed_at is not None
+    assert ended.completed_at.endswith("Z")
+    assert ended.error == ""
+    assert [t.partition("=")[0] for t in ended.timings] == [
+        "configuration",
+        "package",
+        "registration",
+    ]
+    assert len(world.cache.objects) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert world.instances.terminated == [INSTANCE_ID]
+    assert world.platform.power_offs == 0
+
+
+@pytest.mark.parametrize(
+    ("runner", "changes", "expected"),
+    [
+        ("no job", {}, ReportStatus.UNUSED),
+        ("waits for ever", {"idle_timeout_seconds": 1}, ReportStatus.UNUSED),
+        ("crashes in its job", {}, ReportStatus.FAILURE),
+        ("hangs in its job", {"max_runtime_seconds": 1}, ReportStatus.TIMEOUT),
+        ("never listens", {}, ReportStatus.BOOTSTRAP_FAILED),
+    ],
+)
+def test_every_ending_of_a_runner_is_reported_and_ends_the_instance(
+    tmp_path: Path, runner: str, changes: dict[str, object], expected: ReportStatus
+) -> None:
+    """Whatever the runner does, its ending is reported last and the instance is terminated."""
+    world = World(tmp_path, RUNNERS[runner], **changes)
+    assert world.run() is expected
+    assert world.last.status is expected
+    assert world.instances.terminated == [INSTANCE_ID]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runner_that_never_listened_tells_why(tmp_path: Path) -> None:
+    """The end of its output is the report's error."""
+    world = World(tmp_path, RUNNERS["never listens"])
+    world.run()
+    assert "bad credentials" in world.last.error
+
+
+def test_a_registration_token_registers_by_config_sh(tmp_path: Path) -> None:
+    """With a token config.sh runs before run.sh, which does not see the token."""
+    script = runner_script('test -z "$ACTIONS_RUNNER_INPUT_TOKEN" || exit 1', RUNNERS["job ok"])
+    world = World(tmp_path, script, jit_config="", registration_token="ABCTOKEN")
+    assert world.run() is ReportStatus.SUCCESS
+
+
+def broken_configuration(world: World) -> None:
+    """Another instance's configuration."""
+    world.configurations.answers = [runner_config(instance_id="i-0fffffffffffffff0").to_json()]
+
+
+def no_configuration(world: World) -> None:
+    """None at all."""
+    world.configurations.answers = [None]
+    world.config_timeout = 0.6
+
+
+def broken_store(world: World) -> None:
+    """A store that fails."""
+    world.configurations.answers = [RuntimeError("no credentials")]
+    world.config_timeout = 0.6
+
+
+def broken_package(world: World) -> None:
+    """A package of other bytes."""
+    world.downloads.answers = [b"something else"]
+    world.clock.pause = lambda seconds: None  # type: ignore[method-assign]
+
+
+def broken_run_sh(world: World) -> None:
+    """A runner that cannot be started."""
+    package = archive({"run.sh": "#!/no/such/interpreter\n"})
+    world.downloads.answers = [package]
+    config = json.loads(str(world.configurations.answers[0]))
+    config["package_sha256"] = hashlib.sha256(package).hexdigest()
+    world.configurations.answers = [json.dumps(config)]
+
+
+def broken_disk(world: World) -> None:
+    """A disk that takes no files."""
+    world.directory = Path("/proc/nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        broken_configuration,
+        no_configuration,
+        broken_store,
+        broken_package,
+        broken_run_sh,
+        broken_disk,
+    ],
+)
+def test_whatever_fails_at_boot_the_instance_ends(
+    tmp_path: Path, damage: Callable[[World], None]
+) -> None:
+    """Each failure before the runner runs is reported with its reason and ends the instance."""
+    world = World(tmp_path)
+    damage(world)
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.last.status is ReportStatus.BOOTSTRAP_FAILED
+    assert world.last.error
+    assert not world.last.ran_job
+    assert world.instances.terminated == [INSTANCE_ID]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_instance_that_does_not_know_itself_shuts_down(tmp_path: Path) -> None:
+    """Without an id neither report nor termination is possible, so the system is shut down."""
+    world = World(tmp_path)
+    world.instance.failure = AgentError("no metadata")
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.reports.sent == []
+    assert world.instances.attempts == 0
+    assert world.platform.power_offs == 1
+
+
+def test_a_queue_that_fails_for_a_while_gets_the_report(tmp_path: Path) -> None:
+    """Reports are sent again."""
+    world = World(tmp_path, RUNNERS["no job"])
+    world.reports.failures = 3
+    world.run()
+    assert [r.status for r in world.reports.sent] == [ReportStatus.UNUSED]
+
+
+def test_a_lost_report_does_not_keep_the_instance(tmp_path: Path) -> None:
+    """A queue that never answers costs the report, not the end of the instance."""
+    world = World(tmp_path)
+    world.reports.failures = 1000
+    assert world.run() is ReportStatus.SUCCESS
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_termination_is_tried_again(tmp_path: Path) -> None:
+    """EC2's failures are survived."""
+    world = World(tmp_path)
+    world.instances.failures = TERMINATE_TRIES - 1
+    world.run()
+    assert world.instances.terminated == [INSTANCE_ID]
+    assert world.platform.power_offs == 0
+
+
+def test_an_instance_that_cannot_be_terminated_shuts_down(tmp_path: Path) -> None:
+    """When EC2 never accepts, the system is shut down, again if need be."""
+    world = World(tmp_path)
+    world.instances.failures = 1000
+    world.platform.failures = POWER_OFF_TRIES - 1
+    world.run()
+    assert world.instances.attempts == TERMINATE_TRIES
+    assert world.platform.power_offs == POWER_OFF_TRIES
+
+
+def test_an_instance_that_cannot_be_ended_at_all_says_so(tmp_path: Path) -> None:
+    """With both ways closed the failure leaves the agent, for whoever started it."""
+    world = World(tmp_path)
+    world.instances.failures = 1000
+    world.platform.failures = 1000
+    with pytest.raises(OSError, match="shutdown refused"):
+        world.run()
+
+
+def test_a_stop_before_the_runner_is_an_interruption(tmp_path: Path) -> None:
+    """SIGTERM while waiting for the configuration is no bootstrap failure."""
+    world = World(tmp_path)
+    world.configurations.answers = [None]
+    world.config_timeout = 60
+    stop = world.when(lambda: world.configurations.reads > 0)
+    assert world.run() is ReportStatus.INTERRUPTED
+    stop.join()
+    assert world.last.job_id == 0
+    assert "SIGTERM" in world.last.error
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_a_stop_during_the_job_is_an_interruption(tmp_path: Path) -> None:
+    """SIGTERM during the job cancels it; the report tells the job and that it was interrupted."""
+    world = World(tmp_path, RUNNERS["cancels its job when asked"])
+    stop = world.when(lambda: bool(world.reports.sent))
+    assert world.run() is ReportStatus.INTERRUPTED
+    stop.join()
+    assert [r.status for r in world.reports.sent] == [
+        ReportStatus.STARTED,
+        ReportStatus.INTERRUPTED,
+    ]
+    assert world.last.ran_run_id == 77
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_neither_logs_nor_reports_hold_the_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A runner that prints its registration has it concealed in the log and in the report."""
+    configure(service="agent")
+    world = World(tmp_path, runner_script('echo "bad token $ACTIONS_RUNNER_INPUT_JITCONFIG"'))
+    world.run()
+    output = capsys.readouterr().out
+    assert JIT not in output
+    assert JIT not in world.last.to_json()
+    assert "bad token ***" in world.last.error
+    for line in output.splitlines():
+        assert {"level", "time", "message", "service"} <= json.loads(line).keys()
+
+
+def test_the_files_of_an_earlier_boot_are_removed(tmp_path: Path) -> None:
+    """A second boot of the same instance begins with an empty workspace."""
+    (tmp_path / INSTANCE_ID / "state").mkdir(parents=True)
+    (tmp_path / INSTANCE_ID / "state" / "started").write_text("TIME=1\n")
+    world = World(tmp_path, RUNNERS["no job"])
+    assert world.run() is ReportStatus.UNUSED
