@@ -1,0 +1,476 @@
+"""Dispatch: what becomes of a batch, whatever EC2, GitHub, the table and the queue answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runsfleet_runtime.contract.environment import LaunchTarget
+from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig
+from runsfleet_runtime.contract.metrics import MetricDefinition
+from runsfleet_runtime.fleet.plan import (
+    CapacityError,
+    CapacityType,
+    LaunchedInstance,
+    LaunchRequest,
+    LaunchResult,
+)
+from runsfleet_runtime.jobs.dispatch import (
+    Dispatcher,
+    DispatchSettings,
+    ReceivedJob,
+    RunnerNotConfiguredError,
+)
+from runsfleet_runtime.jobs.model import (
+    Claimed,
+    ClaimResult,
+    ClaimUnknown,
+    JobStatus,
+    Launch,
+    judge_refused_claim,
+)
+from runsfleet_runtime.labels import LabelSettings, RunnerSpec
+
+NOW = 1_800_000_000.0
+ARM, X64 = "runs-fleet/runner=2cpu-linux-arm64", "runs-fleet/runner=4cpu-linux-x64"
+
+
+def job(number: int, label: str = ARM, **changes: Any) -> JobMessage:
+    """Return a queued job."""
+    base = JobMessage(
+        job_id=number,
+        run_id=7,
+        run_attempt=1,
+        repository="octo-org/hello",
+        labels=(label,),
+        queued_at=NOW - 3,
+    )
+    return replace(base, **changes)
+
+
+@dataclass
+class Record:
+    status: JobStatus
+    dispatch: int
+    claim_id: str
+    lease_ends: float = 0.0
+    not_before: float = 0.0
+    instance_id: str = ""
+    error: str = ""
+
+
+@dataclass
+class World:
+    """The table, the queue, EC2 and GitHub in memory; ``faults`` says what fails next.
+
+    The records follow the same transition rules as the table's conditions.
+    """
+
+    records: dict[int, Record] = field(default_factory=dict)
+    queue: list[JobMessage] = field(default_factory=list)
+    deferred: list[tuple[str, float]] = field(default_factory=list)
+    requests: list[LaunchRequest] = field(default_factory=list)
+    running: dict[str, CapacityType] = field(default_factory=dict)
+    terminated: list[str] = field(default_factory=list)
+    configured: dict[str, RunnerConfig] = field(default_factory=dict)
+    counted: Counter[str] = field(default_factory=Counter)
+    capacity: dict[CapacityType, int] = field(default_factory=dict)
+    faults: set[str] = field(default_factory=set)
+    github_fails_for: dict[int, float] = field(default_factory=dict)
+    now: float = NOW
+    ids: Any = field(default_factory=itertools.count)
+
+    # records
+    def claim(
+        self, jobs: Sequence[JobMessage], *, claim_ids: Sequence[str], now: float
+    ) -> list[ClaimResult]:
+        results: list[ClaimResult] = []
+        for message, claim_id in zip(jobs, claim_ids, strict=True):
+            old = self.records.get(message.job_id)
+            if "claim" in self.faults:
+                results.append(ClaimUnknown("throttled"))
+            elif old is None or (
+                old.dispatch <= message.dispatch
+                and (
+                    old.status is JobStatus.QUEUED
+                    or (old.status is JobStatus.CLAIMED and old.lease_ends < now)
+                )
+            ):
+                self.records[message.job_id] = Record(
+                    JobStatus.CLAIMED, message.dispatch, claim_id, now + 90
+                )
+                results.append(Claimed(message, claim_id))
+            else:
+                results.append(
+                    judge_refused_claim(
+                        message,
+                        status=old.status,
+                        recorded_dispatch=old.dispatch,
+                        lease_ends=old.lease_ends,
+                    )
+                )
+        return results
+
+    def record_launches(
+        self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
+    ) -> list[bool]:
+        del now
+        done = []
+        for launch, writes in launches:
+            record = self.records[launch.job.job_id]
+            is_mine = record.claim_id == launch.claim_id and record.status is JobStatus.CLAIMED
+            if is_mine and "record" not in self.faults:
+                record.status, record.instance_id = JobStatus.LAUNCHED, launch.instance_id
+                for write in writes:
+                    self.configured[launch.instance_id] = write["config"]
+                done.append(True)
+            else:
+                done.append(False)
+        return done
+
+    def release(self, message: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
+        del now
+        record = self.records[message.job_id]
+        if "release" in self.faults or record.claim_id != claim_id:
+            return False
+        record.status, record.not_before = JobStatus.QUEUED, not_before
+        return True
+
+    def expire(self, message: JobMessage, claim_id: str, *, error: str, now: float) -> bool:
+        del now
+        record = self.records[message.job_id]
+        if "expire" in self.faults or record.claim_id != claim_id:
+            return False
+        record.status, record.error = JobStatus.EXPIRED, error
+        return True
+
+    # queue
+    def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
+        for message in jobs:  # scenario 11: claimable before the message is visible
+            assert self.records[message.job_id].status is JobStatus.QUEUED
+        if "send" in self.faults:
+            return [False] * len(jobs)
+        self.queue += jobs
+        return [True] * len(jobs)
+
+    def defer(self, receipt_handle: str, seconds: float) -> None:
+        self.deferred.append((receipt_handle, seconds))
+
+    # EC2
+    def launch(self, request: LaunchRequest) -> LaunchResult:
+        self.requests.append(request)
+        if "launch" in self.faults:
+            return LaunchResult(failed="RequestLimitExceeded")
+        left = self.capacity.get(request.capacity, 1000)
+        count = min(left, request.count)
+        self.capacity[request.capacity] = left - count
+        made = [
+            LaunchedInstance(
+                instance_id=f"i-{next(self.ids)}",
+                instance_type=request.instance_types[0],
+                availability_zone="a",
+                capacity=request.capacity,
+            )
+            for _ in range(count)
+        ]
+        self.running |= {i.instance_id: i.capacity for i in made}
+        short = CapacityError(
+            code="InsufficientInstanceCapacity", message="", capacity=request.capacity
+        )
+        return LaunchResult(tuple(made), (short,) if count < request.count else ())
+
+    def terminate(self, instance_ids: Sequence[str]) -> bool:
+        for instance_id in instance_ids:
+            self.terminated.append(instance_id)
+            self.running.pop(instance_id)
+        return True
+
+    # GitHub and the store
+    def configure(
+        self, message: JobMessage, instance_id: str, spec: RunnerSpec, *, deadline: float
+    ) -> RunnerConfig:
+        del spec
+        assert deadline > self.now
+        if message.job_id in self.github_fails_for:
+            raise RunnerNotConfiguredError(
+                "no", service="github", retry_at=self.github_fails_for[message.job_id]
+            )
+        return RunnerConfig(
+            instance_id=instance_id,
+            job_id=message.job_id,
+            run_id=message.run_id,
+            repository=message.repository,
+            server_url="",
+            runner_url="",
+            runner_name=f"runsfleet-{instance_id}",
+            labels=message.labels,
+        )
+
+    def transact_put(self, config: RunnerConfig, *, now: float) -> list[Mapping[str, Any]]:
+        del now
+        return [{"config": config}]
+
+    def discard(self, config: RunnerConfig) -> None:
+        self.configured.pop(config.instance_id, None)
+
+    # metrics
+    def add(self, metric: MetricDefinition, value: float = 1, *, kind: str | None = None) -> None:
+        self.counted[metric.name if kind is None else f"{metric.name}:{kind}"] += int(value)
+
+    def dispatch(self, *messages: JobMessage, **settings: Any) -> set[str]:
+        target = LaunchTarget(
+            platform="linux-arm64",
+            launch_template_id="lt-1",
+            launch_template_version="3",
+            root_device="/dev/sda1",
+        )
+        dispatcher = Dispatcher(
+            DispatchSettings(
+                labels=LabelSettings(region="eu-central-1", environment="dev"),
+                targets={
+                    "linux-arm64": target,
+                    "linux-x64": replace(target, platform="linux-x64", launch_template_id="lt-2"),
+                },
+                subnet_ids=("subnet-a", "subnet-b"),
+                **settings,
+            ),
+            records=self,
+            queue=self,
+            instances=self,
+            runners=self,
+            metrics=self,
+            clock=lambda: self.now,
+            jitter=lambda: 0.5,
+            new_id=lambda: f"claim-{next(self.ids)}",
+        )
+        batch = [
+            ReceivedJob(message_id=f"m-{n}", receipt_handle=f"r-{n}", job=message)
+            for n, message in enumerate(messages)
+        ]
+        return dispatcher.dispatch(batch, deadline=self.now + 60)
+
+
+def test_equal_jobs_are_one_create_fleet() -> None:
+    """Ten equal jobs ask EC2 once, on spot, over several types and every subnet."""
+    world = World()
+    assert world.dispatch(*[job(n) for n in range(10)]) == set()
+    (request,) = world.requests
+    assert (request.count, request.capacity) == (10, CapacityType.SPOT)
+    assert request.instance_types[0] == "t4g.medium"
+    assert len(request.instance_types) > 1
+    assert {subnet for _, subnet in request.overrides()} == {"subnet-a", "subnet-b"}
+    assert {r.status for r in world.records.values()} == {JobStatus.LAUNCHED}
+    assert world.counted["JobsLaunched:spot"] == 10
+
+
+def test_different_specs_are_launched_apart_and_keep_their_labels() -> None:
+    """Each runner gets its own job's labels, never another's of the same batch."""
+    world = World()
+    world.dispatch(job(1), job(2, X64), job(3))
+    assert sorted(r.count for r in world.requests) == [1, 2]
+    assert {r.target.platform for r in world.requests} == {"linux-arm64", "linux-x64"}
+    for config in world.configured.values():
+        assert config.labels == (X64 if config.job_id == 2 else ARM,)
+
+
+def test_spot_shortfall_goes_on_demand_once() -> None:
+    """What spot did not deliver is asked for on-demand, exactly that much."""
+    world = World(capacity={CapacityType.SPOT: 3})
+    assert world.dispatch(*[job(n) for n in range(5)]) == set()
+    assert [(r.capacity, r.count) for r in world.requests] == [
+        (CapacityType.SPOT, 5),
+        (CapacityType.ON_DEMAND, 2),
+    ]
+    assert Counter(world.running.values()) == {CapacityType.SPOT: 3, CapacityType.ON_DEMAND: 2}
+
+
+def test_exact_shortfall_is_handed_back() -> None:
+    """Of five, EC2 delivers three: the three stay and exactly two are on the queue again."""
+    world = World(capacity={CapacityType.SPOT: 2, CapacityType.ON_DEMAND: 1})
+    assert world.dispatch(*[job(n) for n in range(5)]) == set()
+    assert [m.job_id for m in world.queue] == [3, 4]
+    assert {m.dispatch for m in world.queue} == {1}
+    assert all(m.not_before > NOW for m in world.queue)
+    assert len(world.running) == 3
+    assert world.counted["LaunchShortfall"] == 2
+
+
+def test_spot_false_and_forced_on_demand_never_ask_for_spot() -> None:
+    """A label's wish and a retry after an interruption both go straight to on-demand."""
+    world = World()
+    world.dispatch(job(1, ARM + "/spot=false"), job(2, on_demand=True))
+    assert {r.capacity for r in world.requests} == {CapacityType.ON_DEMAND}
+
+
+def test_message_before_its_time_waits() -> None:
+    """A requeued job is deferred for the remainder and comes back."""
+    world = World()
+    assert world.dispatch(job(1, not_before=NOW + 30)) == {"m-0"}
+    assert world.deferred == [("r-0", 30.0)]
+    assert world.records == {}
+
+
+def test_settled_job_is_done_with() -> None:
+    """The same delivery twice launches once."""
+    world = World()
+    world.dispatch(job(1))
+    assert world.dispatch(job(1)) == set()
+    assert len(world.running) == 1
+
+
+def test_job_held_by_another_worker_stays_on_the_queue() -> None:
+    """Losing the race must not delete what may be the only copy of the message."""
+    world = World(records={1: Record(JobStatus.CLAIMED, 0, "other", NOW + 40)})
+    assert world.dispatch(job(1)) == {"m-0"}
+    assert world.deferred[0][1] == pytest.approx(41)
+    assert world.requests == []
+
+
+def test_unknown_claim_launches_nothing() -> None:
+    """When the table does not answer, nothing is launched and the message returns."""
+    world = World(faults={"claim"})
+    assert world.dispatch(job(1)) == {"m-0"}
+    assert world.requests == []
+    assert world.counted["APIErrors:dynamodb"] == 1
+
+
+def test_failed_launch_call_is_handed_back_without_on_demand() -> None:
+    """An error of the call is no lack of capacity: buying dearer would not help."""
+    world = World(faults={"launch"})
+    assert world.dispatch(job(1)) == set()
+    assert len(world.requests) == 1
+    assert [m.job_id for m in world.queue] == [1]
+
+
+def test_unregistered_runner_is_terminated_and_its_job_handed_back() -> None:
+    """When GitHub refuses one registration, that instance goes and the others stay."""
+    world = World(github_fails_for={2: 0.0})
+    assert world.dispatch(job(1), job(2), job(3)) == set()
+    assert len(world.terminated) == 1
+    assert len(world.running) == 2
+    assert [m.job_id for m in world.queue] == [2]
+    assert world.counted["LaunchFailures"] == 1
+
+
+def test_rate_limit_is_waited_for() -> None:
+    """A job that GitHub's rate limit stopped comes back when GitHub said, not before."""
+    world = World(github_fails_for={1: NOW + 500})
+    world.dispatch(job(1))
+    assert world.queue[0].not_before == NOW + 500
+
+
+def test_unrecorded_launch_is_undone() -> None:
+    """If the record cannot be written the instance is terminated, its configuration deleted."""
+    world = World(faults={"record"})
+    assert world.dispatch(job(1)) == set()
+    assert world.running == {}
+    assert world.configured == {}
+    assert [m.job_id for m in world.queue] == [1]
+
+
+@pytest.mark.parametrize("fault", ["release", "send"])
+def test_failed_hand_back_keeps_the_present_message(fault: str) -> None:
+    """Where the record or the queue does not answer, the message itself comes back."""
+    world = World(faults={fault, "launch"})
+    assert world.dispatch(job(1)) == {"m-0"}
+    assert world.queue == []
+
+
+def test_job_past_its_deadline_is_given_up_with_a_reason() -> None:
+    """GitHub failed the job long ago: no instance is launched for it."""
+    world = World()
+    assert world.dispatch(job(1, queued_at=NOW - 25 * 3600)) == set()
+    assert world.requests == []
+    assert world.records[1].status is JobStatus.EXPIRED
+    assert "longer than GitHub keeps" in world.records[1].error
+    assert world.counted["JobsExpired"] == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("runs-fleet/runner=4cpu-windows-x64", "no launch template for windows-x64"),
+        (ARM + "/private=true", "no private subnets"),
+        ("runs-fleet/colour=blue", "not served any more"),
+    ],
+)
+def test_job_that_cannot_be_served_is_given_up_with_a_reason(label: str, reason: str) -> None:
+    """What the webhook let through but this fleet lacks says so in its record."""
+    world = World()
+    assert world.dispatch(job(1, label)) == set()
+    assert reason in world.records[1].error
+    assert world.running == {}
+
+
+def test_giving_up_that_is_not_recorded_comes_back() -> None:
+    """A message is deleted only once the terminal write succeeded."""
+    world = World(faults={"expire"})
+    assert world.dispatch(job(1, queued_at=NOW - 25 * 3600)) == {"m-0"}
+
+
+def test_two_messages_of_one_job_launch_once() -> None:
+    """The later message of a batch supersedes the earlier one."""
+    world = World()
+    assert world.dispatch(job(1), job(1, dispatch=1)) == set()
+    assert len(world.running) == 1
+    assert world.records[1].dispatch == 1
+
+
+def test_backoff_grows_with_the_tries() -> None:
+    """Each further try waits longer, up to ten minutes."""
+    waits = []
+    for tries in range(9):
+        world = World(faults={"launch"})
+        world.dispatch(job(1, dispatch=tries))
+        waits.append(world.queue[0].not_before - NOW)
+    assert waits == sorted(waits)
+    assert waits[-1] <= 600
+
+
+@given(
+    jobs=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([ARM, X64])), max_size=10),
+    spot=st.integers(0, 10),
+    on_demand=st.integers(0, 10),
+    faults=st.sets(st.sampled_from(["claim", "record", "release", "send", "launch", "expire"])),
+    github=st.sets(st.integers(1, 6)),
+)
+def test_no_job_is_lost_and_no_instance_left(
+    jobs: list[tuple[int, str]],
+    spot: int,
+    on_demand: int,
+    faults: set[str],
+    github: set[int],
+) -> None:
+    """Whatever fails, each job has a launched instance, a message, or a record that says why."""
+    world = World(
+        capacity={CapacityType.SPOT: spot, CapacityType.ON_DEMAND: on_demand},
+        faults=faults,
+        github_fails_for=dict.fromkeys(github, 0.0),
+    )
+    messages = [job(n, label) for n, label in dict(jobs).items()]
+    returned = world.dispatch(*messages)
+    launched = {r.instance_id for r in world.records.values() if r.status is JobStatus.LAUNCHED}
+    assert set(world.running) == launched == set(world.configured)
+    queued = {m.job_id for m in world.queue}
+    for number, message in enumerate(messages):
+        record = world.records.get(message.job_id)
+        is_settled = record is not None and record.status in {JobStatus.LAUNCHED, JobStatus.EXPIRED}
+        assert is_settled + (f"m-{number}" in returned) + (message.job_id in queued) == 1
+
+    # once everything works again, every job gets its instance
+    world.faults.clear()
+    world.github_fails_for.clear()
+    world.capacity.clear()
+    world.now += 700
+    again = [m for n, m in enumerate(messages) if f"m-{n}" in returned] + world.queue
+    world.queue = []
+    assert world.dispatch(*again) == set()
+    assert {r.status for r in world.records.values()} <= {JobStatus.LAUNCHED}
+    assert len(world.running) == len(messages)

@@ -1,0 +1,266 @@
+"""Reports: an ending closes its job once, or hands it back when GitHub still has it queued."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
+from runsfleet_runtime.contract.metrics import MetricDefinition
+from runsfleet_runtime.github import JobState
+from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.termination.reports import MAX_REQUEUES, Reports
+
+NOW = 1_800_000_000.0
+JOB = JobMessage(
+    job_id=1, run_id=7, run_attempt=1, repository="octo-org/hello", labels=("l",), queued_at=NOW
+)
+
+
+@dataclass
+class World:
+    """One launched job on instance i-1, with everything that may fail."""
+
+    job: JobMessage = JOB
+    status: str = "launched"
+    state: JobState = JobState.COMPLETED
+    faults: set[str] = field(default_factory=set)
+    asked: int = 0
+    sent: list[JobMessage] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+    has_transactions: bool = True
+
+    def _owns(self, report: RunnerReport) -> bool:
+        return (report.instance_id, report.dispatch) == ("i-1", self.job.dispatch)
+
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> list[bool | None]:
+        assert now == NOW
+        return [self._start(report) for report in reports]
+
+    def _start(self, report: RunnerReport) -> bool | None:
+        if "table" in self.faults:
+            return None
+        if not self._owns(report) or self.status != "launched":
+            return False
+        self.status = "running"
+        return True
+
+    def end(
+        self, reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]], *, now: float
+    ) -> list[bool | None]:
+        assert now == NOW
+        return [self._end(report, further) for report, further in reports]
+
+    def _end(self, report: RunnerReport, further: Sequence[Mapping[str, Any]]) -> bool | None:
+        if "table" in self.faults:
+            return None
+        if not self._owns(report) or self.status not in {"launched", "running"}:
+            return False
+        self.status = report.status.value
+        self.deleted += [w["delete"] for w in further]
+        return True
+
+    def read(self, job_id: int) -> JobMessage | None:
+        if "table" in self.faults:
+            raise RecordUnknownError("throttled")
+        return self.job if job_id == self.job.job_id else None
+
+    def requeue(
+        self,
+        report: RunnerReport,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        not_before: float,
+        now: float,
+    ) -> JobMessage | None:
+        assert not_before > now
+        if not self._owns(report) or self.status not in {"launched", "running", "queued"}:
+            return None
+        self.status = "queued"
+        self.deleted += [w["delete"] for w in further]
+        return replace(self.job, requeues=self.job.requeues + 1).again(not_before=not_before)
+
+    def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
+        assert self.status == "queued"
+        if "queue" in self.faults:
+            return [False] * len(jobs)
+        self.sent += jobs
+        return [True] * len(jobs)
+
+    def defer(self, receipt_handle: str, seconds: float) -> None:
+        raise AssertionError((receipt_handle, seconds))
+
+    def transact_delete(self, instance_id: str) -> list[Mapping[str, Any]]:
+        return [{"delete": instance_id}] if self.has_transactions else []
+
+    def delete(self, instance_id: str) -> None:
+        self.deleted.append(instance_id)
+
+    def add(self, metric: MetricDefinition, value: float = 1, *, kind: str | None = None) -> None:
+        del value
+        self.counted[metric.name if kind is None else f"{metric.name}:{kind}"] += 1
+
+    def take(self, *reports: RunnerReport) -> list[RunnerReport]:
+        return Reports(
+            records=self,
+            runners=self,
+            queue=self,
+            job_states=_States(self),
+            metrics=self,
+            clock=lambda: NOW,
+            jitter=lambda: 0.5,
+        ).take(reports, deadline=NOW + 20)
+
+
+@dataclass
+class _States:
+    world: World
+
+    def status(
+        self,
+        repository: str,
+        job_id: int,
+        installation_id: int | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> JobState:
+        assert (repository, job_id, installation_id) == ("octo-org/hello", 1, None)
+        assert deadline is not None
+        self.world.asked += 1
+        return self.world.state
+
+
+def report(status: ReportStatus, **changes: Any) -> RunnerReport:
+    """Return a report of the job's instance; it served the job unless told otherwise."""
+    base = RunnerReport(
+        instance_id="i-1", job_id=1, status=status, run_id=7, ran_job=True, ran_run_id=7
+    )
+    return replace(base, **changes)
+
+
+def test_start_and_end_close_the_job() -> None:
+    """The usual life costs no question to GitHub and deletes the configuration with the record."""
+    world = World()
+    assert world.take(report(ReportStatus.STARTED)) == []
+    assert world.take(report(ReportStatus.SUCCESS, duration_seconds=4.0)) == []
+    assert (world.status, world.deleted, world.asked) == ("success", ["i-1"], 0)
+    assert world.counted == {"JobsStarted": 1, "JobsCompleted:success": 1, "JobDuration": 1}
+
+
+def test_start_and_end_of_one_batch_are_taken_in_that_order() -> None:
+    """A short job reports both within one batch, in whatever order the queue gives them."""
+    world = World()
+    assert world.take(report(ReportStatus.SUCCESS), report(ReportStatus.STARTED)) == []
+    assert world.status == "success"
+    assert world.counted["JobsStarted"] == 1
+
+
+def test_store_without_transactions_is_cleaned_after_the_record() -> None:
+    """Parameter Store cannot take part in the transaction: it is cleaned once the job is closed."""
+    world = World(has_transactions=False)
+    world.take(report(ReportStatus.SUCCESS))
+    assert world.deleted == ["i-1"]
+
+
+@pytest.mark.parametrize("status", [s for s in ReportStatus if s.is_ending])
+def test_each_ending_is_one_outcome(status: ReportStatus) -> None:
+    """Every ending of the contract closes the record and counts under its own name."""
+    world = World()
+    assert world.take(report(status)) == []
+    assert world.counted[f"JobsCompleted:{status.value}"] == 1
+
+
+def test_duplicate_changes_nothing() -> None:
+    """The same ending twice is one ending."""
+    world = World()
+    world.take(report(ReportStatus.SUCCESS))
+    assert world.take(report(ReportStatus.FAILURE)) == []
+    assert world.status == "success"
+    assert world.counted["ReportsRefused"] == 1
+
+
+@pytest.mark.parametrize("change", [{"instance_id": "i-2"}, {"dispatch": 4}])
+def test_former_owner_changes_nothing_but_its_own(change: dict[str, Any]) -> None:
+    """A late report cleans up its instance's configuration and leaves the job alone."""
+    world = World()
+    late = report(ReportStatus.SUCCESS, **change)
+    assert world.take(late) == []
+    assert world.status == "launched"
+    assert world.deleted == [late.instance_id]
+
+
+@pytest.mark.parametrize("unserved", [{"ran_job": False, "ran_run_id": None}, {"ran_run_id": 8}])
+@pytest.mark.parametrize("status", [ReportStatus.UNUSED, ReportStatus.SUCCESS])
+def test_job_still_queued_at_github_is_dispatched_again(
+    status: ReportStatus, unserved: dict[str, Any]
+) -> None:
+    """The runner ended without its job, or took another run's: GitHub is asked and believed."""
+    world = World(state=JobState.QUEUED)
+    assert world.take(report(status, **unserved)) == []
+    (message,) = world.sent
+    assert (message.dispatch, message.requeues) == (1, 1)
+    assert message.labels == JOB.labels
+    assert world.deleted == ["i-1"]
+    assert world.counted == {"JobsRequeued": 1}
+
+
+@pytest.mark.parametrize("state", [s for s in JobState if s is not JobState.QUEUED])
+def test_any_other_answer_closes_as_usual(state: JobState) -> None:
+    """Unknown is no reason to launch again after an ending; nor is a job that runs elsewhere."""
+    world = World(state=state)
+    assert world.take(report(ReportStatus.UNUSED, ran_job=False)) == []
+    assert world.sent == []
+    assert world.status == "unused"
+
+
+def test_requeues_are_bounded() -> None:
+    """A job whose instances keep dying is closed in the end, with their last word."""
+    world = World(job=replace(JOB, requeues=MAX_REQUEUES), state=JobState.QUEUED)
+    assert world.take(report(ReportStatus.BOOTSTRAP_FAILED, ran_job=False)) == []
+    assert (world.sent, world.status) == ([], "bootstrap_failed")
+
+
+def test_queue_that_does_not_take_the_job_brings_the_report_back() -> None:
+    """The record is claimable before the message; if that fails the report comes again."""
+    world = World(state=JobState.QUEUED, faults={"queue"})
+    unused = report(ReportStatus.UNUSED, ran_job=False)
+    assert world.take(unused) == [unused]
+    world.faults.clear()
+    assert world.take(unused) == []
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        report(ReportStatus.STARTED),
+        report(ReportStatus.SUCCESS),
+        report(ReportStatus.UNUSED, ran_job=False),
+    ],
+)
+def test_table_that_does_not_answer_brings_the_report_back(message: RunnerReport) -> None:
+    """Nothing is concluded from silence."""
+    world = World(faults={"table"})
+    assert world.take(message) == [message]
+    assert world.counted == {}
+
+
+def test_instance_that_never_learned_of_a_job_is_counted() -> None:
+    """An instance without a configuration has nothing to close; its end is still seen."""
+    world = World()
+    assert world.take(RunnerReport(instance_id="i-9", job_id=0, status=ReportStatus.UNUSED)) == []
+    assert world.counted == {"JobsCompleted:unused": 1}
+    assert world.status == "launched"
+
+
+def test_one_bad_report_of_a_batch_leaves_the_others() -> None:
+    """Only the reports that could not be taken come back."""
+    world = World(state=JobState.QUEUED, faults={"queue"})
+    stranger = report(ReportStatus.SUCCESS, job_id=1, instance_id="i-2")
+    unused = report(ReportStatus.UNUSED, ran_job=False)
+    assert world.take(stranger, unused) == [unused]
