@@ -72,7 +72,7 @@ lint: setup ## ruff: rules and format
 .PHONY: types
 types: setup ## mypy, strict
 	@$(say) 'types'
-	@$(PY) -m mypy --no-error-summary || $(call fail,type errors,fix what is listed above)
+	@$(PY) -m mypy --no-error-summary $(wildcard app.py benchmarks examples/*/*.py runsfleet_* runtime stacks tests) || $(call fail,type errors,fix what is listed above)
 
 .PHONY: templates
 templates: setup ## cfn-lint, cdk-nag and the CDK's own validation of every template
