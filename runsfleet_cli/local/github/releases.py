@@ -15,7 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from runsfleet_cli.local.github.errors import not_found
-from runsfleet_cli.local.github.traffic import Fault
+from runsfleet_cli.local.github.traffic import FAULT
 from runsfleet_cli.local.github.world import Clock, iso
 
 REPOSITORY: Final = "actions/runner"
@@ -180,8 +180,8 @@ class Releases:
         ]
         if not found:
             raise not_found()
-        fault = request.get("fault")
-        kind = fault.download if isinstance(fault, Fault) else None
+        fault = request.get(FAULT)
+        kind = None if fault is None else fault.download
         content = found[0].content
         if kind == "wrong-digest":
             content = content[:-1] + bytes([content[-1] ^ 1])

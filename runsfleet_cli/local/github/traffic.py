@@ -239,6 +239,10 @@ RATE_CHECK: Final[web.RequestKey[RateCheck]] = web.RequestKey("rate_check", Rate
 """Set by the middleware; who authenticates the caller counts the request."""
 
 
+FAULT: Final[web.RequestKey[Fault]] = web.RequestKey("fault", Fault)
+"""The fault that strikes a request, for handlers that spoil their own answer."""
+
+
 class Traffic:
     """The middleware, and what it remembers.
 
@@ -340,7 +344,8 @@ class Traffic:
         spoils = fault is not None and (fault.drop or fault.status is not None)
         response: web.StreamResponse | None = None
         if not spoils or (fault is not None and fault.after):
-            request["fault"] = fault
+            if fault is not None:
+                request[FAULT] = fault
             response = await self._served(request, handler, route, surface)
         if fault is not None and spoils:
             if fault.drop:

@@ -21,7 +21,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from .steps import OUTPUT_STEP_ID, StepBook  # noqa: TID252 - packed under another name
+from .steps import (  # noqa: TID252 - packed under another name
+    COMPLETE_JOB,
+    COMPLETE_RUNNER,
+    SET_UP_JOB,
+    SET_UP_RUNNER,
+    StepBook,
+)
 
 HOOK_STARTED = "ACTIONS_RUNNER_HOOK_JOB_STARTED"
 HOOK_COMPLETED = "ACTIONS_RUNNER_HOOK_JOB_COMPLETED"
@@ -95,18 +101,18 @@ class JobExecution:
         """Run the job to its end and answer the conclusion."""
         threading.Thread(target=self._watch_timeout, daemon=True).start()
         self._prepare()
-        failed = not self._hook(HOOK_STARTED, "Set up runner")
+        failed = not self._hook(HOOK_STARTED, SET_UP_RUNNER)
         conclusion = "failure"
         if not failed and not self._stop.is_set():
             conclusion = self._act()
         if self._stop.is_set():
             conclusion = "cancelled"
-        if self._stop_reason != "lost" and not self._hook(HOOK_COMPLETED, "Complete runner"):
+        if self._stop_reason != "lost" and not self._hook(HOOK_COMPLETED, COMPLETE_RUNNER):
             conclusion = "failure" if conclusion == "success" else conclusion
         self._kill_leftovers(signal.SIGKILL)
         self.book.close(conclusion)
-        self.book.begin("Complete job", "Complete job")
-        self.book.end("Complete job", "success")
+        self.book.begin(COMPLETE_JOB, COMPLETE_JOB)
+        self.book.end(COMPLETE_JOB, "success")
         return conclusion
 
     def _watch_timeout(self) -> None:
@@ -117,8 +123,8 @@ class JobExecution:
 
     def _prepare(self) -> None:
         """Lay out work folders and check the repository out."""
-        self.book.begin("Main:--setup-job", "Set up job")
-        self._log(f"Current runner version: '{self._environ['RUNNER_NAME']}'")
+        self.book.begin(SET_UP_JOB, "Set up job")
+        self._log(f"Runner name: '{self._environ['RUNNER_NAME']}'")
         shutil.rmtree(self._temp, ignore_errors=True)
         shutil.rmtree(self._workspace, ignore_errors=True)
         for folder in (self._temp, self._act_cache, self._workspace):
@@ -132,7 +138,7 @@ class JobExecution:
         event = self._temp / "event.json"
         event.write_text("{}", encoding="utf-8")
         self._environ["GITHUB_EVENT_PATH"] = str(event)
-        self.book.end("Main:--setup-job", "success")
+        self.book.end(SET_UP_JOB, "success")
 
     def _hook(self, variable: str, name: str) -> bool:
         """Run a hook, if one is set; answers False when it fails."""
@@ -330,6 +336,3 @@ class LogSender:
             lines, self._lines = self._lines, []
         if lines:
             self._send(lines)
-
-
-__all__ = ["OUTPUT_STEP_ID", "JobExecution", "LogSender"]

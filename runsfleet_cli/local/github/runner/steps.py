@@ -6,6 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SET_UP_JOB = "Main:--setup-job"
+SET_UP_RUNNER = "Set up runner"
+COMPLETE_RUNNER = "Complete runner"
+COMPLETE_JOB = "Complete job"
 OUTPUT_STEP_ID = "runsfleet-job-outputs"
 # act asks git for a ref and a commit that a checkout without history does not have
 _NOISE = ("unable to get git", "not located inside a git repository", "docker connection")
@@ -39,12 +43,21 @@ class StepBook:
         self.result: str | None = None
         self.changed = True
 
+        # steps are shown in the order of the file, whenever they began
+        self._order = [
+            SET_UP_JOB,
+            SET_UP_RUNNER,
+            *(f"Main:{number}" for number in self._defined),
+            *(f"Post:{number}" for number in reversed(self._defined)),
+            COMPLETE_RUNNER,
+            COMPLETE_JOB,
+        ]
+
     def begin(self, identity: str, name: str) -> None:
         """Note that a step began."""
         if identity not in self._entries:
             self._entries[identity] = {
                 "name": name,
-                "number": len(self._entries) + 1,
                 "status": "in_progress",
                 "conclusion": None,
                 "startedAt": time.time(),
@@ -110,4 +123,5 @@ class StepBook:
     def as_list(self) -> list[dict[str, Any]]:
         """Answer the steps for the service."""
         self.changed = False
-        return [dict(entry) for entry in self._entries.values()]
+        known = [self._entries[key] for key in self._order if key in self._entries]
+        return [entry | {"number": number} for number, entry in enumerate(known, 1)]
