@@ -11,7 +11,8 @@ Gotchas:
       hands its own environment on to each Lambda worker and calls itself in-process (1.5.33: no
       service of ours reads the variable), so this routes the functions, and only them, through
       the interceptor.
-    * For the same reason the child gets a minimal environment: what this shell happens to hold
+    * The URLs that it hands out (queues, HTTP APIs) name the interceptor's port as well.
+    * Because functions inherit its environment, the child gets a minimal environment: what this shell happens to hold
       (tokens, profiles) must not reach the functions.
     * It serves 127.0.0.1; an HTTP API answers under `/_aws/execute-api/<id>/<stage>/...` there,
       because `*.localhost` does not resolve on every machine.
@@ -47,6 +48,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 import aiohttp
+from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +171,7 @@ class Emulator:
                     self._settings.python,
                     "-P",
                     _BOOT_FILE,
+                    str(self._port),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -232,7 +235,8 @@ class Emulator:
             "STATE_DIR": str(settings.directory / "state"),
             "S3_DATA_DIR": str(settings.directory / "s3"),
             "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": str(self._port),
+            # the port in the URLs that it hands out, see emulator_boot.py
+            "GATEWAY_PORT": str(URL(endpoint).port if endpoint else self._port),
             "MINISTACK_ACCOUNT_ID": settings.account,
             "MINISTACK_REGION": settings.region,
             "AWS_ACCESS_KEY_ID": ROOT_ACCESS_KEY,

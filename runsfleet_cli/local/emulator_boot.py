@@ -1,7 +1,7 @@
 """Starts the emulator inside its own environment, and ends it with whoever started it.
 
 Run by path by `emulator.py` on the emulator's interpreter: standard library and ministack only,
-never runsfleet. Its standard input is a pipe that the starting process holds open and never
+never runsfleet. Its last argument is the port to listen on. Its standard input is a pipe that the starting process holds open and never
 writes to. When that process ends, however it ends, the pipe reads as closed, and the whole
 process group goes: the emulator and every Lambda worker it made. (A parent-death signal would
 follow the *thread* that forked, would not reach the workers, and exists on Linux alone.)
@@ -31,11 +31,15 @@ def _end_with_parent() -> None:
 
 
 def _main() -> None:
+    port = sys.argv.pop()
     threading.Thread(target=_end_with_parent, daemon=True, name="end-with-parent").start()
     # found at run time: only the emulator's own environment has it
     app = importlib.import_module("ministack.app")
     # with TLS it would also take port 443 of this machine, which no client here asks for
-    app._port_is_bindable = lambda *_: False  # noqa: SLF001
+    vars(app)["_port_is_bindable"] = lambda *_: False
+    # GATEWAY_PORT goes into the URLs that it hands out (queues, APIs, custom resources' answers):
+    # those name the interceptor's port, while the emulator itself listens on its own
+    vars(app)["_resolve_port"] = lambda: port
     app.main()
 
 

@@ -1,0 +1,288 @@
+"""A copy of a cloud assembly that the emulator can deploy, and a note for each thing left out.
+
+Left out: resource types that MiniStack 1.5.33 does not know, alarms with metric math (it rolls the
+stack back), and what cannot stand without them: outputs, single list entries, whole resources.
+Changed: `Ref` of a secret (MiniStack gives its name, CloudFormation its ARN). Moved: IAM conditions
+that it cannot evaluate leave the policy and are kept by the interceptor (`conditions.py`).
+
+Example:
+    >>> adapted = adapt_assembly(Path("cdk.out"), Path("/tmp/run/cdk.out"))
+    >>> for note in adapted.notes:
+    ...     print(note)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runsfleet_cli.local.emulator_gaps.conditions import PolicyGrant, move_conditions
+
+_UNKNOWN_TYPES = (
+    "AWS::EC2::NatGateway",
+    "AWS::EC2::EIP",
+    "AWS::EC2::FlowLog",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::SecurityGroupEgress",
+    "AWS::CloudWatch::CompositeAlarm",
+    "AWS::CloudWatch::AnomalyDetector",
+    "AWS::Logs::QueryDefinition",
+    "AWS::SNS::TopicInlinePolicy",
+    "AWS::SQS::QueueInlinePolicy",
+    "AWS::Synthetics::Canary",
+    "AWS::Chatbot::SlackChannelConfiguration",
+    "AWS::CE::AnomalyMonitor",
+    "AWS::CE::AnomalySubscription",
+    "AWS::IAM::ServiceLinkedRole",
+    "AWS::Lambda::CodeSigningConfig",
+    "AWS::Events::Archive",
+    "AWS::XRay::Group",
+    "AWS::XRay::SamplingRule",
+    "AWS::SecretsManager::RotationSchedule",
+    "AWS::SecretsManager::ResourcePolicy",
+)
+_UNKNOWN_PREFIXES = (
+    "AWS::Budgets::",
+    "AWS::CodeDeploy::",
+    "AWS::ImageBuilder::",
+    "AWS::ApplicationInsights::",
+    "AWS::ResourceGroups::",
+)
+_INTRINSIC_KEYS = ("Ref", "Condition")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedAssembly:
+    """What `adapt_assembly` made.
+
+    Args:
+        directory: The copy, to be deployed instead of the original.
+        notes: One sentence for each thing that differs, for people.
+        grants: IAM statements that the interceptor has to complete, by template file.
+    """
+
+    directory: Path
+    notes: tuple[str, ...]
+    grants: tuple[PolicyGrant, ...]
+
+
+@dataclass(slots=True)
+class _Template:
+    name: str
+    body: dict[str, Any]
+    paths: Mapping[str, str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        resources: dict[str, Any] = self.body.setdefault("Resources", {})
+        return resources
+
+    def label(self, logical_id: str) -> str:
+        """How people know a resource: its construct path, else its logical id."""
+        return self.paths.get(logical_id, logical_id).removesuffix("/Resource")
+
+    def drop(self, logical_id: str, reason: str) -> None:
+        kind = self.resources[logical_id]["Type"]
+        self.notes.append(f"left out {self.label(logical_id)} ({kind}): {reason}")
+        del self.resources[logical_id]
+
+
+def adapt_assembly(source: Path, target: Path) -> AdaptedAssembly:
+    """Copy a cloud assembly and make its templates deployable.
+
+    Args:
+        source: A `cdk.out` folder, nested stages included; not changed.
+        target: Replaced if it exists.
+    """
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target, symlinks=True)
+    notes: list[str] = []
+    grants: list[PolicyGrant] = []
+    paths = construct_paths(target)
+    for path in sorted(target.rglob("*.template.json")):
+        adapted, template_grants, template_notes = adapt_template(
+            json.loads(path.read_text()),
+            path.name.removesuffix(".template.json"),
+            paths.get(path, {}),
+        )
+        path.write_text(json.dumps(adapted, indent=1))
+        notes += template_notes
+        grants += template_grants
+    return AdaptedAssembly(target, tuple(notes), tuple(grants))
+
+
+def construct_paths(assembly: Path) -> dict[Path, dict[str, str]]:
+    """Construct path by logical id, of each stack template of an assembly and of its stages.
+
+    Args:
+        assembly: A `cdk.out` folder.
+
+    Returns:
+        By template file; the path begins with the stack, e.g. `dev-eu/Runners/Jobs/Queue/Resource`.
+    """
+    manifest = json.loads((assembly / "manifest.json").read_text())
+    found: dict[Path, dict[str, str]] = {}
+    for artifact in manifest.get("artifacts", {}).values():
+        properties = artifact.get("properties", {})
+        if artifact["type"] == "cdk:cloud-assembly":
+            found |= construct_paths(assembly / properties["directoryName"])
+        if artifact["type"] != "aws:cloudformation:stack":
+            continue
+        metadata = artifact.get("metadata", {})
+        more = artifact.get("additionalMetadataFile")
+        if more:
+            metadata = metadata | json.loads((assembly / more).read_text())
+        found[assembly / properties["templateFile"]] = {
+            entry["data"]: path.lstrip("/")
+            for path, entries in metadata.items()
+            for entry in entries
+            if entry["type"] == "aws:cdk:logicalId"
+        }
+    return found
+
+
+def adapt_template(
+    body: dict[str, Any], name: str, paths: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], list[PolicyGrant], list[str]]:
+    """Make one template deployable.
+
+    Args:
+        body: Changed in place.
+        name: Of the stack, for the grants.
+        paths: Construct path by logical id, for the notes.
+
+    Returns:
+        The template, the IAM statements that lost conditions, and the notes.
+    """
+    template = _Template(name, body, paths or {})
+    for logical_id in list(template.resources):
+        _drop_unknown(template, logical_id)
+    while _drop_dangling(template):
+        pass
+    _drop_dangling_outputs(template)
+    secrets = {
+        logical_id
+        for logical_id, resource in template.resources.items()
+        if resource["Type"] == "AWS::SecretsManager::Secret"
+    }
+    if secrets:
+        template.body = _secret_arns(template.body, secrets)
+    grants = move_conditions(template.body, name, template.notes, template.label)
+    return template.body, grants, template.notes
+
+
+def _drop_unknown(template: _Template, logical_id: str) -> None:
+    resource = template.resources[logical_id]
+    kind = resource["Type"]
+    if kind in _UNKNOWN_TYPES or kind.startswith(_UNKNOWN_PREFIXES):
+        template.drop(logical_id, "the emulator does not know this type")
+    elif kind == "AWS::CloudWatch::Alarm" and "Metrics" in resource.get("Properties", {}):
+        template.drop(logical_id, "the emulator does no metric math")
+
+
+def _drop_dangling(template: _Template) -> bool:
+    """Remove what refers to what is gone; whether anything was removed whole."""
+    alive = template.resources.keys() | template.body.get("Parameters", {}).keys()
+    removed = False
+    for logical_id in list(template.resources):
+        resource = template.resources[logical_id]
+        _prune_depends_on(resource, template.resources.keys())
+        missing = _missing(resource.get("Properties", {}), alive)
+        if not missing:
+            continue
+        pruned = _without(resource["Properties"], alive)
+        if _missing(pruned, alive):
+            template.drop(logical_id, f"it needs {_names(template, missing)}")
+            removed = True
+        else:
+            resource["Properties"] = pruned
+            template.notes.append(
+                f"changed {template.label(logical_id)}: without {_names(template, missing)}"
+            )
+    return removed
+
+
+def _names(template: _Template, logical_ids: set[str]) -> str:
+    return ", ".join(sorted(template.label(logical_id) for logical_id in logical_ids))
+
+
+def _drop_dangling_outputs(template: _Template) -> None:
+    alive = template.resources.keys() | template.body.get("Parameters", {}).keys()
+    outputs = template.body.get("Outputs", {})
+    for name in list(outputs):
+        if _missing(outputs[name].get("Value"), alive):
+            del outputs[name]
+            template.notes.append(f"left out output {name} of {template.name}")
+
+
+def _prune_depends_on(resource: dict[str, Any], alive: Any) -> None:
+    wanted = resource.get("DependsOn")
+    if wanted is None:
+        return
+    names = [wanted] if isinstance(wanted, str) else wanted
+    kept = [name for name in names if name in alive]
+    if kept:
+        resource["DependsOn"] = kept
+    else:
+        del resource["DependsOn"]
+
+
+def _is_intrinsic(value: Any) -> bool:
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    key = next(iter(value))
+    return key in _INTRINSIC_KEYS or key.startswith("Fn::")
+
+
+def _missing(value: Any, alive: Any) -> set[str]:
+    """Logical ids that a value refers to and that are gone."""
+    found: set[str] = set()
+    if isinstance(value, list):
+        for item in value:
+            found |= _missing(item, alive)
+    elif isinstance(value, dict):
+        if _is_intrinsic(value):
+            found |= {name for name in _referred(value) if name not in alive}
+        for item in value.values():
+            found |= _missing(item, alive)
+    return found
+
+
+def _referred(intrinsic: dict[str, Any]) -> list[str]:
+    if "Ref" in intrinsic:
+        name = str(intrinsic["Ref"])
+        return [] if name.startswith("AWS::") else [name]
+    attribute = intrinsic.get("Fn::GetAtt")
+    if isinstance(attribute, list):
+        return [str(attribute[0])]
+    return [str(attribute).partition(".")[0]] if attribute is not None else []
+
+
+def _without(value: Any, alive: Any) -> Any:
+    """The value without the list entries that refer to what is gone."""
+    if isinstance(value, list):
+        return [_without(item, alive) for item in value if not _is_entry_gone(item, alive)]
+    if isinstance(value, dict) and not _is_intrinsic(value):
+        return {key: _without(item, alive) for key, item in value.items()}
+    return value
+
+
+def _is_entry_gone(item: Any, alive: Any) -> bool:
+    """Whether a list entry can only go as a whole: what is missing is in no list below it."""
+    return bool(_missing(_without(item, alive), alive))
+
+
+def _secret_arns(value: Any, secrets: set[str]) -> Any:
+    if isinstance(value, list):
+        return [_secret_arns(item, secrets) for item in value]
+    if isinstance(value, dict):
+        if set(value) == {"Ref"} and value["Ref"] in secrets:
+            return {"Fn::GetAtt": [value["Ref"], "Id"]}
+        return {key: _secret_arns(item, secrets) for key, item in value.items()}
+    return value
