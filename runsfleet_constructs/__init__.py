@@ -10,7 +10,7 @@ from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp, SecretSource
 from runsfleet_constructs.job_queues import JobQueues
-from runsfleet_constructs.labels import LabelAlias, LabelOptions
+from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.limits import FleetLimits
 from runsfleet_constructs.metrics import FleetMetrics
 from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
@@ -34,6 +34,7 @@ __all__ = [
     "GitHubApp",
     "JobQueues",
     "LabelAlias",
+    "LabelImage",
     "LabelOptions",
     "Metric",
     "RunnerCacheBucket",

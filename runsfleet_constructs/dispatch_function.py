@@ -84,6 +84,7 @@ class DispatchFunction(FleetFunction):
             job_deadline_seconds=limits.job_deadline_seconds,
             max_runtime_seconds=limits.max_runtime_seconds,
             idle_timeout_seconds=limits.idle_timeout_seconds,
+            **instances.offer(),
             **labels.to_environment(),
             **configurations.environment(),
         )
@@ -104,8 +105,12 @@ class DispatchFunction(FleetFunction):
         queues.grant_submit_jobs(self.role)
         allow(
             self.role,
-            ["dynamodb:ConditionCheckItem", "dynamodb:GetItem"]
-            + ["dynamodb:PutItem", "dynamodb:UpdateItem"],
+            [
+                "dynamodb:ConditionCheckItem",
+                "dynamodb:GetItem",
+                "dynamodb:PutItem",
+                "dynamodb:UpdateItem",
+            ],
             [tables.jobs.table_arn],
         )
         allow_key(self.role, tables.jobs.encryption_key)
@@ -113,6 +118,6 @@ class DispatchFunction(FleetFunction):
         github.app.grant_read(self.role)
         instances.grant_launch(self.role)
         instances.grant_terminate(self.role)
-        own_images = image_parameter_arns(self, list(labels.images.values()))
+        own_images = image_parameter_arns(self, [i.reference for i in labels.images.values()])
         if own_images:
             allow(self.role, ["ssm:GetParameters"], own_images)

@@ -166,6 +166,7 @@ class RunnerFleet(Construct):
             "fleet_name": self.fleet_name,
             "github": github,
             "queues": self.queues,
+            "instances": self.instances,
             "assets": assets,
             "options": options,
         }
@@ -173,7 +174,6 @@ class RunnerFleet(Construct):
         common |= {
             "tables": self.tables,
             "configurations": configurations,
-            "instances": self.instances,
             "limits": limits,
         }
         self.dispatch = DispatchFunction(self, "Dispatch", labels=labels, spot=spot, **common)

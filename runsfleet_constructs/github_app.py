@@ -21,6 +21,7 @@ from runsfleet_constructs._grants import allow
 from runsfleet_runtime.contract.environment import RunnerLevel
 
 GITHUB = "https://github.com"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PEM = re.compile(r"-----BEGIN|\"private_key\"|\s")
 
 
@@ -256,12 +257,14 @@ def _check_name(name: str) -> str:
 def _addresses(url: str) -> tuple[str, str]:
     """Return the server's and the API's address of GitHub, a ghe.com tenant or a server."""
     parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
+    # a stand-in on this very machine needs no certificate; everything else does
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    if not safe or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
         raise ValueError(
             f"url must be the https address of a GitHub without a path, got {url!r}; "
             f"use {GITHUB}, https://SUBDOMAIN.ghe.com or https://HOST of an Enterprise Server"
         )
-    server = f"https://{parts.netloc}"
+    server = f"{parts.scheme}://{parts.netloc}"
     if parts.hostname == "github.com" or parts.hostname.endswith(".ghe.com"):
-        return server, f"https://api.{parts.netloc}"
+        return server, f"{parts.scheme}://api.{parts.netloc}"
     return server, f"{server}/api/v3"

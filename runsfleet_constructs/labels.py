@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from runsfleet_runtime.contract.environment import OfferedImage
+from runsfleet_runtime.labels import settings as grammar
+from runsfleet_runtime.labels.settings import LabelSettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +16,7 @@ class LabelAlias:
     """Lets the fleet take over a label that workflows already use.
 
     Attributes:
-        match: The label, or with ``pattern`` a regular expression that the whole label must match.
+        match: The label, or with ``pattern`` a regular expression, anchored by ``^`` and ``$``.
         spec: What it stands for, in the label grammar, such as ``runner=4cpu-linux-arm64``.
         pattern: Whether ``match`` is a regular expression.
 
@@ -26,20 +29,27 @@ class LabelAlias:
     spec: str
     pattern: bool = False
 
+
+@dataclass(frozen=True, kw_only=True)
+class LabelImage:
+    """An image that labels may ask for by ``image=``.
+
+    Attributes:
+        reference: AMI id, or ``resolve:ssm:`` and the name of a parameter.
+        platform: What it runs on, such as ``linux-arm64``; ``None`` leaves that unchecked.
+        min_disk_gib: Size of its root snapshot in GiB; 0 when it is the default image's.
+    """
+
+    reference: str
+    platform: str | None = None
+    min_disk_gib: int = 0
+
     def __post_init__(self) -> None:
-        """Check the alias as soon as it is written."""
-        if not self.match or not self.spec:
+        """Check the image as soon as it is written."""
+        if not self.reference.startswith(("ami-", "resolve:ssm:")):
             raise ValueError(
-                f"a label alias needs match and spec, got match={self.match!r} spec={self.spec!r}"
+                f"reference must be an AMI id or resolve:ssm:PARAMETER, got {self.reference!r}"
             )
-        if self.pattern:
-            try:
-                re.compile(self.match)
-            except re.error as error:
-                raise ValueError(
-                    f"match must be a regular expression, got {self.match!r} ({error}); "
-                    "drop pattern=True if it is the label itself"
-                ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +58,34 @@ class LabelOptions:
 
     Attributes:
         aliases: Tried in order, the first that matches wins; the fleet's own labels come before.
-        images: Name of an ``image=`` label -> AMI id, or ``resolve:ssm:`` and a parameter's name.
+        images: Images by the name that labels call them.
         max_cpu: Most vCPUs that a label may ask for.
+
+    Raises:
+        ValueError: If an alias or image could not be used; every finding at once.
+
+    Example:
+        >>> LabelOptions(images={"gpu": LabelImage(reference="ami-0123456789abcdef0")}).max_cpu
+        96
     """
 
     aliases: Sequence[LabelAlias] = ()
-    images: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, LabelImage] = field(default_factory=dict)
     max_cpu: int = 96
 
     def __post_init__(self) -> None:
-        """Check the options as soon as they are written."""
-        if not 1 <= self.max_cpu <= 192:  # noqa: PLR2004  # largest size of the families in use
-            raise ValueError(f"max_cpu must be between 1 and 192, got {self.max_cpu}")
-        for name, image in self.images.items():
-            if not re.fullmatch(r"ami-[0-9a-f]{8,17}|resolve:ssm:[A-Za-z0-9/_.:-]+", image):
-                raise ValueError(
-                    f"image {name!r} must be an AMI id or resolve:ssm:PARAMETER, got {image!r}"
-                )
+        """Check the options as soon as they are written, with the code that reads labels."""
+        try:
+            grammar.LabelSettings(
+                aliases=tuple(grammar.LabelAlias(a.match, a.spec, a.pattern) for a in self.aliases),
+                images={
+                    name: grammar.LabelImage(image.reference, image.platform, image.min_disk_gib)
+                    for name, image in self.images.items()
+                },
+                limits=grammar.LabelLimits(max_cpu=self.max_cpu),
+            )
+        except LabelSettingsError as error:
+            raise ValueError(str(error)) from None
 
     def to_environment(self) -> dict[str, Any]:
         """Return the fields of the runtime's ``LabelEnvironment`` that these options set."""
@@ -72,6 +93,14 @@ class LabelOptions:
             "label_aliases": tuple(
                 {"match": a.match, "pattern": a.pattern, "spec": a.spec} for a in self.aliases
             ),
-            "images": dict(self.images),
+            "images": tuple(
+                OfferedImage(
+                    name=name,
+                    reference=image.reference,
+                    platform=image.platform,
+                    min_disk_gib=image.min_disk_gib,
+                )
+                for name, image in self.images.items()
+            ),
             "max_cpu": self.max_cpu,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import aws_cdk as cdk
 import jsii
@@ -185,6 +186,13 @@ class RunnerInstances(Construct):
             )
             for platform, template in self.launch_templates.items()
         )
+
+    def offer(self) -> dict[str, Any]:
+        """Return the fields of ``LabelEnvironment`` that tell what can be launched."""
+        return {
+            "platforms": tuple(platform.value for platform in self.launch_templates),
+            "private": bool(self.private_subnet_ids),
+        }
 
     def grant_launch(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to launch tagged instances from these templates into these subnets.

@@ -13,6 +13,12 @@ from runsfleet_constructs._checks import check_between
 DEFAULT_CIDR = "10.91.0.0/16"
 """Three subnets of 16,379 usable addresses: room for 15,000 runners even in a single zone."""
 
+WIDEST_PREFIX = 16
+"""The widest that a VPC may have."""
+
+NARROWEST_PREFIX = 24
+"""Each subnet gets a quarter, and below this a quarter would hold fewer than 59 instances."""
+
 _TWO_ZONE_REGIONS = frozenset({"us-west-1"})
 """Regions where an account may see only two zones."""
 
@@ -125,6 +131,11 @@ def _subnet_blocks(cidr: str) -> list[str]:
         raise ValueError(
             f"cidr must be an IPv4 network like {DEFAULT_CIDR}, got {cidr!r} ({error})"
         ) from None
-    # VPCs are /16 to /28; below /24 a quarter would hold fewer than 59 instances
-    check_between("prefix length of cidr", network.prefixlen, 16, 24, f"use {DEFAULT_CIDR}")
+    check_between(
+        "prefix length of cidr",
+        network.prefixlen,
+        WIDEST_PREFIX,
+        NARROWEST_PREFIX,
+        f"use {DEFAULT_CIDR}",
+    )
     return [str(block) for block in network.subnets(prefixlen_diff=2)]

@@ -16,6 +16,7 @@ from runsfleet_constructs.function_options import FunctionAssets, FunctionOption
 from runsfleet_constructs.github_app import GitHubApp
 from runsfleet_constructs.job_queues import JobQueues
 from runsfleet_constructs.labels import LabelOptions
+from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_runtime.contract.environment import WebhookEnvironment
 
 TIMEOUT = 10
@@ -53,6 +54,7 @@ class WebhookIntake(FleetFunction):
         fleet_name: Name of the fleet.
         github: The GitHub App.
         queues: The fleet's queues.
+        instances: What can be launched.
         assets: Code of the functions.
         labels: What labels are resolved against.
         spot: Whether spot is used when a label does not say; default yes.
@@ -75,6 +77,7 @@ class WebhookIntake(FleetFunction):
         fleet_name: str,
         github: GitHubApp,
         queues: JobQueues,
+        instances: RunnerInstances,
         assets: FunctionAssets,
         labels: LabelOptions | None = None,
         spot: bool = True,
@@ -87,6 +90,7 @@ class WebhookIntake(FleetFunction):
             spot=spot,
             webhook_secret=github.webhook.reference,
             jobs_queue_url=queues.jobs.queue_url,
+            **instances.offer(),
             **(labels or LabelOptions()).to_environment(),
         )
         super().__init__(

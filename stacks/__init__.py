@@ -1,1 +1,1 @@
-"""This repository's own app: environment files become stages, each with a stack for every region."""
+"""This repository's own app: an environment file becomes a stage, each region a stack."""

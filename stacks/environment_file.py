@@ -86,7 +86,6 @@ def load_environment(path: Path) -> EnvironmentFile | list[Finding]:
     try:
         environment = EnvironmentFile.model_validate(data)
     except ValidationError as error:
-        # input is not shown by pydantic itself, as it would print secrets that stand in a wrong place
         details = error.errors(include_url=False)
         return document.findings + [_finding(document, detail) for detail in details]
     return document.findings or environment
@@ -106,7 +105,7 @@ def _without_variants(document: Document, location: Location) -> Location:
             isinstance(value, list) and isinstance(part, int) and part < len(value)
         )
         if is_key:
-            value = value[part]  # type: ignore[index]  # just looked up
+            value = value[part]
             kept.append(part)
         elif part == location[-1] and isinstance(value, dict) and str(part).isidentifier():
             kept.append(part)

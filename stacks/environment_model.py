@@ -20,15 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from runsfleet_constructs.runner_network import DEFAULT_CIDR
+from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
+from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
-from runsfleet_runtime.labels.settings import (
-    LabelAlias,
-    LabelImage,
-    LabelLimits,
-    LabelSettings,
-    LabelSettingsError,
-)
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
 """What CloudWatch Logs accepts, up to five years."""
@@ -41,7 +35,8 @@ class _Part(BaseModel):
 
 def _account(value: object) -> object:
     if isinstance(value, int):
-        raise ValueError("must be text in quotes: YAML drops leading zeros of a number")
+        # pydantic makes a finding of a ValueError only
+        raise ValueError("must be text in quotes: YAML drops leading zeros")  # noqa: TRY004
     return value
 
 
@@ -50,8 +45,10 @@ def _cidr(value: str) -> str:
         network = ipaddress.IPv4Network(value)
     except ValueError as error:
         raise ValueError(f"must be an IPv4 network like {DEFAULT_CIDR} ({error})") from None
-    if not 16 <= network.prefixlen <= 24:
-        raise ValueError(f"must have a prefix of /16 to /24; use {DEFAULT_CIDR}")
+    if not WIDEST_PREFIX <= network.prefixlen <= NARROWEST_PREFIX:
+        raise ValueError(
+            f"must have a prefix of /{WIDEST_PREFIX} to /{NARROWEST_PREFIX}; use {DEFAULT_CIDR}"
+        )
     return value
 
 
@@ -101,9 +98,7 @@ class GitHubPart(_Part):
                 "needs secret_name (Secrets Manager) or parameter_name (Parameter Store), "
                 "and not both; name the one that holds the App's id and private key"
             )
-        stray = (
-            self.webhook_parameter_name if self.secret_name else self.webhook_secret_name
-        )
+        stray = self.webhook_parameter_name if self.secret_name else self.webhook_secret_name
         if stray is not None:
             raise ValueError(
                 f"both secrets must be kept in one place, got the webhook's {stray!r} in another; "
@@ -140,24 +135,42 @@ class AliasPart(_Part):
     pattern: bool = False
 
 
+class LabelImagePart(_Part):
+    """An image that labels may ask for by ``image=``."""
+
+    reference: ImageReference
+    platform: Literal["linux-arm64", "linux-x64"] | None = None
+    min_disk_gib: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
 class LabelsPart(_Part):
     """What labels may ask for."""
 
     aliases: list[AliasPart] = []
-    images: dict[str, ImageReference] = {}
+    images: dict[str, LabelImagePart] = {}
     max_cpu: Annotated[int, Field(ge=1, le=192)] = 96
 
     @model_validator(mode="after")
     def _as_the_runtime_reads_them(self) -> Self:
-        try:
-            LabelSettings(
-                aliases=tuple(LabelAlias(a.match, a.spec, a.pattern) for a in self.aliases),
-                images={name: LabelImage(value) for name, value in self.images.items()},
-                limits=LabelLimits(max_cpu=self.max_cpu),
-            )
-        except LabelSettingsError as error:
-            raise ValueError("; ".join(str(error).splitlines())) from None
+        self.options()
         return self
+
+    def options(self) -> LabelOptions:
+        """Return them as the fleet takes them, which checks them too."""
+        return LabelOptions(
+            aliases=[
+                LabelAlias(match=a.match, spec=a.spec, pattern=a.pattern) for a in self.aliases
+            ],
+            images={
+                name: LabelImage(
+                    reference=image.reference,
+                    platform=image.platform,
+                    min_disk_gib=image.min_disk_gib,
+                )
+                for name, image in self.images.items()
+            },
+            max_cpu=self.max_cpu,
+        )
 
 
 class LimitsPart(_Part):

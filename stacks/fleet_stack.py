@@ -13,13 +13,14 @@ from constructs import Construct
 from runsfleet_constructs import (
     FleetLimits,
     GitHubApp,
-    LabelAlias,
-    LabelOptions,
     RunnerFleet,
     RunnerImage,
     RunnerNetwork,
 )
 from stacks.environment_model import EnvironmentFile, ImagePart
+
+GITHUB_URL_CONTEXT = "runsfleet:github_url"
+"""Context that overrides ``github.url`` of every environment: the local cloud's stand-in."""
 
 _ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
 _REMOVAL = {"retain": cdk.RemovalPolicy.RETAIN, "destroy": cdk.RemovalPolicy.DESTROY}
@@ -102,14 +103,7 @@ class FleetStack(cdk.Stack):
             github=_github(self, environment),
             vpc=_vpc(self, environment, env.region),
             fleet_name=environment.fleet_name or environment.name,
-            labels=LabelOptions(
-                aliases=[
-                    LabelAlias(match=a.match, spec=a.spec, pattern=a.pattern)
-                    for a in environment.labels.aliases
-                ],
-                images=environment.labels.images,
-                max_cpu=environment.labels.max_cpu,
-            ),
+            labels=environment.labels.options(),
             spot=runners.spot,
             config_store=runners.config_store,
             image=_image(runners.image),
@@ -161,13 +155,14 @@ class FleetStack(cdk.Stack):
 
 def _github(scope: Construct, environment: EnvironmentFile) -> GitHubApp:
     part = environment.github
+    url = scope.node.try_get_context(GITHUB_URL_CONTEXT) or part.url
     if part.secret_name is not None:
         return GitHubApp.from_secret_name(
             scope,
             "GitHubApp",
             part.secret_name,
             webhook_secret_name=part.webhook_secret_name,
-            url=part.url,
+            url=url,
             runner_level=part.runner_level,
             runner_group_id=part.runner_group_id,
         )
@@ -175,7 +170,7 @@ def _github(scope: Construct, environment: EnvironmentFile) -> GitHubApp:
         scope,
         part.parameter_name or "",
         webhook_parameter_name=part.webhook_parameter_name,
-        url=part.url,
+        url=url,
         runner_level=part.runner_level,
         runner_group_id=part.runner_group_id,
     )

@@ -1,7 +1,7 @@
 """YAML files read with the place of every value, and put together by ``extends``.
 
-PyYAML keeps a mark on each node; it is carried along here, so that whatever is found wrong later can
-be said with the file and the line where it stands.
+PyYAML keeps a mark on each node; it is carried along here, so that whatever is found wrong later
+can be said with the file and the line where it stands.
 """
 
 from __future__ import annotations
@@ -179,7 +179,8 @@ def _plain(node: yaml.Node, location: Location, file: str, document: Document) -
         return dict(_items(node, location, file, document))
     if isinstance(node, yaml.SequenceNode):
         return [
-            _plain(item, (*location, index), file, document) for index, item in enumerate(node.value)
+            _plain(item, (*location, index), file, document)
+            for index, item in enumerate(node.value)
         ]
     try:
         return _CONSTRUCTOR.construct_object(node)
@@ -217,7 +218,9 @@ def _syntax_finding(file: str, error: yaml.YAMLError) -> Finding:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     line = mark.line + 1 if mark is not None else 1
-    return Finding(file, line, "", f"this is not YAML: {problem}; look at the line and the one before")
+    return Finding(
+        file, line, "", f"this is not YAML: {problem}; look at the line and the one before"
+    )
 
 
 _CONSTRUCTOR = yaml.SafeLoader("")

@@ -1,4 +1,4 @@
-"""The first script of an instance: files that are put together by ``runsfleet_constructs.user_data``.
+"""The first script of an instance, put together by ``runsfleet_constructs.user_data``.
 
 ``user_data.sh`` is what cloud-init runs, ``fetch_agent.py`` is the part of it that downloads the
 agent. Both run on the instance and nowhere else, with nothing installed but Python.

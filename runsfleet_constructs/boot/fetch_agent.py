@@ -5,6 +5,9 @@ environment: RUNSFLEET_AGENT_*, AWS_REGION, and for another cloud that speaks th
 AWS_ENDPOINT_URL, AWS_EC2_METADATA_SERVICE_ENDPOINT and AWS_CA_BUNDLE.
 """
 
+# ruff: noqa: S310, T201
+# the addresses are the cloud's own; what is printed goes to the instance's console
+
 import hashlib
 import hmac
 import io
@@ -13,38 +16,42 @@ import os
 import ssl
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
+from collections.abc import Mapping
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
 ATTEMPTS = 6  # with the pauses between them about a minute: credentials may come late after a boot
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-def metadata(path, token=None):
+def metadata(path: str, token: str = "") -> str:
+    """Ask the instance metadata service, version 2; without a token, for a token."""
     base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
     url = f"{base.rstrip('/')}/latest/{path}"
-    if token is None:
-        headers = {"X-aws-ec2-metadata-token-ttl-seconds": "300"}
-        request = urllib.request.Request(url, headers=headers, method="PUT")
+    if token:
+        request = Request(url, headers={"X-aws-ec2-metadata-token": token})
     else:
-        request = urllib.request.Request(url, headers={"X-aws-ec2-metadata-token": token})
+        headers = {"X-aws-ec2-metadata-token-ttl-seconds": "300"}
+        request = Request(url, headers=headers, method="PUT")
     # never by a proxy: the address means this machine
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=5) as answer:
-        return answer.read().decode()
+    with build_opener(ProxyHandler({})).open(request, timeout=5) as answer:
+        return str(answer.read().decode())
 
 
-def credentials():
+def credentials() -> dict[str, Any]:
+    """Return the keys of the instance's role."""
     token = metadata("api/token")
     path = "meta-data/iam/security-credentials/"
     role = metadata(path, token).split()[0]
-    return json.loads(metadata(path + role, token))
+    return dict(json.loads(metadata(path + role, token)))
 
 
-def address(env):
-    bucket, key = env["RUNSFLEET_AGENT_BUCKET"], urllib.parse.quote(env["RUNSFLEET_AGENT_KEY"])
+def address(env: Mapping[str, str]) -> str:
+    """Return where the agent is; path-style when another endpoint than AWS's is named."""
+    bucket, key = env["RUNSFLEET_AGENT_BUCKET"], quote(env["RUNSFLEET_AGENT_KEY"])
     endpoint = env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{key}"
@@ -52,9 +59,9 @@ def address(env):
     return f"https://{bucket}.s3.{env['AWS_REGION']}.{suffix}/{key}"
 
 
-def signed(url, region, keys, now):
+def signed(url: str, region: str, keys: Mapping[str, str], now: float) -> Request:
     """Sign a GET for S3 (Signature Version 4)."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urlsplit(url)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     headers = {
         "host": parts.netloc,
@@ -62,52 +69,53 @@ def signed(url, region, keys, now):
         "x-amz-date": stamp,
         "x-amz-security-token": keys["Token"],
     }
-    names = ";".join(sorted(headers))
-    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    canonical = "\n".join(["GET", parts.path, "", lines, names, EMPTY])
+    names = ";".join(headers)  # in alphabetical order above
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    canonical = f"GET\n{parts.path}\n\n{lines}\n{names}\n{EMPTY}"
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, digest])
-    key = ("AWS4" + keys["SecretAccessKey"]).encode()
-    for part in scope.split("/"):
+    key = f"AWS4{keys['SecretAccessKey']}".encode()
+    for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    signature = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
     headers["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={keys['AccessKeyId']}/{scope}, "
-        f"SignedHeaders={names}, Signature={signature}"
+        f"SignedHeaders={names}, Signature={key.hex()}"
     )
     del headers["host"]  # urllib writes it itself
-    return urllib.request.Request(url, headers=headers)
+    return Request(url, headers=headers)
 
 
-def download(url, region):
-    bundle = os.environ.get("AWS_CA_BUNDLE") or None
-    context = ssl.create_default_context(cafile=bundle) if url.startswith("https:") else None
-    with urllib.request.urlopen(
-        signed(url, region, credentials(), time.time()), timeout=60, context=context
-    ) as answer:
-        return answer.read()
+def download(url: str, env: Mapping[str, str]) -> bytes:
+    """Return the package if it is the one that the launch template names."""
+    trust = env.get("AWS_CA_BUNDLE") or None
+    context = ssl.create_default_context(cafile=trust) if url.startswith("https:") else None
+    request = signed(url, env["AWS_REGION"], credentials(), time.time())
+    with urlopen(request, timeout=60, context=context) as answer:
+        body = bytes(answer.read())
+    found, expected = hashlib.sha256(body).hexdigest(), env["RUNSFLEET_AGENT_SHA256"]
+    if found != expected:
+        raise ValueError(f"its sha-256 is {found}, expected {expected}")
+    return body
 
 
-def fetch(target, env):
+def fetch(target: str, env: Mapping[str, str]) -> None:
+    """Unpack the agent into a folder, or end the script."""
     url = address(env)
-    expected = env["RUNSFLEET_AGENT_SHA256"]
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            body = download(url, env["AWS_REGION"])
-            found = hashlib.sha256(body).hexdigest()
-            if found != expected:
-                raise ValueError(f"sha-256 is {found}, expected {expected}")
-            break
+            body = download(url, env)
         except (OSError, ValueError, IndexError, KeyError) as error:
-            detail = error.read(500) if isinstance(error, urllib.error.HTTPError) else ""
-            print(f"runsfleet: attempt {attempt} to get {url} failed: {error} {detail}", flush=True)
-            if attempt == ATTEMPTS:
-                sys.exit("runsfleet: no agent; see the attempts above")
+            detail = error.read(500) if isinstance(error, HTTPError) else b""
+            text = f"{error!r} {detail.decode(errors='replace')}".strip()
+            print(f"runsfleet: attempt {attempt} to get {url}: {text}", flush=True)
+        else:
+            with zipfile.ZipFile(io.BytesIO(body)) as package:
+                package.extractall(target)
+            print(f"runsfleet: the agent is in {target}", flush=True)
+            return
+        if attempt < ATTEMPTS:
             time.sleep(min(2**attempt, 20))
-    with zipfile.ZipFile(io.BytesIO(body)) as package:
-        package.extractall(target)
-    print(f"runsfleet: agent {expected[:12]} is in {target}", flush=True)
+    sys.exit("runsfleet: no agent; the attempts above tell why")
 
 
 if __name__ == "__main__":
