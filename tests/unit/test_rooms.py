@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,19 @@ ADAPTERS = frozenset({"dynamodb", "ec2", "s3", "secretsmanager", "sqs", "ssm", "
 MODULES = sorted(RUNTIME.rglob("*.py"))
 
 
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree without what only type checkers see."""
+    is_typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    if not is_typing:
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _walk(child)
+
+
 def imports(path: Path) -> set[str]:
-    """Return the absolute names of everything that a file imports, wherever it stands."""
+    """Return the absolute names of everything that a file imports when it runs."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

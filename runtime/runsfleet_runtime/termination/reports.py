@@ -23,6 +23,7 @@ from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.github import JobState, KnowsJobStates
 from runsfleet_runtime.jobs.backoff import retry_delay
 from runsfleet_runtime.jobs.ports import EndsJobs, RecordUnknownError, SendsJobs
+from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
@@ -40,7 +41,11 @@ class ForgetsRunners(Protocol):
         """Return the writes that delete a configuration; none if the store has no transactions."""
 
     def delete(self, instance_id: str) -> None:
-        """Delete a configuration and everything that belongs to it; may be repeated."""
+        """Delete a configuration and everything that belongs to it; may be repeated.
+
+        Raises:
+            RunnerStoreError: If that is not certain.
+        """
 
 
 class Reports:
@@ -109,7 +114,7 @@ class Reports:
                     self._metrics.add(Metric.JOBS_STARTED)
                     log.info("started", extra={"timings": report.timings})
                 else:
-                    self._refuse(report)
+                    self._count_refused(report)
         return again
 
     def _is_requeued(self, report: RunnerReport, deadline: float) -> bool:
@@ -142,7 +147,8 @@ class Reports:
         (sent,) = self._queue.send([message])
         if not sent:
             raise RecordUnknownError("the jobs queue did not take the job")
-        self._forget(report, deletes)
+        if not deletes:
+            self._is_forgotten(report)
         self._metrics.add(Metric.JOBS_REQUEUED)
         log.warning(
             "dispatched again",
@@ -163,17 +169,23 @@ class Reports:
             with _bound(report):
                 if closed is None:
                     again.append(report)
-                elif closed:
-                    self._forget(report, deletes)
+                    continue
+                if closed:
                     self._count(report)
-                else:
-                    self._refuse(report)
+                else:  # a duplicate or a former owner: only what is the instance's own goes
+                    self._count_refused(report)
+                if not (closed and deletes) and not self._is_forgotten(report):
+                    again.append(report)
         return again
 
-    def _forget(self, report: RunnerReport, deleted: Sequence[Mapping[str, Any]]) -> None:
-        """Delete the configuration where the store could not do it within the transaction."""
-        if not deleted:
+    def _is_forgotten(self, report: RunnerReport) -> bool:
+        """Delete the configuration where that was no part of a transaction."""
+        try:
             self._runners.delete(report.instance_id)
+        except RunnerStoreError as error:
+            log.error("configuration not deleted", extra={"error": str(error)})
+            return False
+        return True
 
     def _count(self, report: RunnerReport) -> None:
         self._metrics.add(Metric.JOBS_COMPLETED, kind=report.status.value)
@@ -190,12 +202,9 @@ class Reports:
             },
         )
 
-    def _refuse(self, report: RunnerReport) -> None:
-        """A duplicate, or a former owner: only what is the instance's own is cleaned up."""
+    def _count_refused(self, report: RunnerReport) -> None:
         self._metrics.add(Metric.REPORTS_REFUSED)
         log.info("report changes nothing", extra={"status": report.status.value})
-        if report.status.is_ending:
-            self._runners.delete(report.instance_id)
 
 
 def _bound(report: RunnerReport) -> AbstractContextManager[None]:

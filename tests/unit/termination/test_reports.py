@@ -13,6 +13,7 @@ from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, Runner
 from runsfleet_runtime.contract.metrics import MetricDefinition
 from runsfleet_runtime.github import JobState
 from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.termination.reports import MAX_REQUEUES, Reports
 
 NOW = 1_800_000_000.0
@@ -99,6 +100,8 @@ class World:
         return [{"delete": instance_id}] if self.has_transactions else []
 
     def delete(self, instance_id: str) -> None:
+        if "store" in self.faults:
+            raise RunnerStoreError("throttled")
         self.deleted.append(instance_id)
 
     def add(self, metric: MetricDefinition, value: float = 1, *, kind: str | None = None) -> None:
@@ -264,3 +267,15 @@ def test_one_bad_report_of_a_batch_leaves_the_others() -> None:
     stranger = report(ReportStatus.SUCCESS, job_id=1, instance_id="i-2")
     unused = report(ReportStatus.UNUSED, ran_job=False)
     assert world.take(stranger, unused) == [unused]
+
+
+def test_configuration_that_is_not_deleted_brings_the_report_back() -> None:
+    """The job is closed once; the repeated report only cleans up."""
+    world = World(has_transactions=False, faults={"store"})
+    ending = report(ReportStatus.SUCCESS)
+    assert world.take(ending) == [ending]
+    assert world.status == "success"
+    world.faults.clear()
+    assert world.take(ending) == []
+    assert world.deleted == ["i-1"]
+    assert world.counted["JobsCompleted:success"] == 1
