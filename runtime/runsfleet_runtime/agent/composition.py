@@ -12,7 +12,7 @@ from runsfleet_runtime.agent.download import UrlDownloads
 from runsfleet_runtime.agent.dynamodb import DynamoDbConfigurations
 from runsfleet_runtime.agent.ec2 import Ec2Instances
 from runsfleet_runtime.agent.imds import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, Imds
-from runsfleet_runtime.agent.linux import Linux, work_directory
+from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
 from runsfleet_runtime.agent.s3 import S3Packages
 from runsfleet_runtime.agent.sqs import SqsReports
@@ -23,7 +23,14 @@ from runsfleet_runtime.contract.environment import (
     MalformedEnvironmentError,
     variable_name,
 )
-from runsfleet_runtime.contract.paths import BAKED_RUNNER_DIRECTORY, BAKED_RUNNER_MARKER
+from runsfleet_runtime.contract.paths import (
+    AGENT_HOME,
+    BAKED_RUNNER_DIRECTORY,
+    BAKED_RUNNER_MARKER,
+    WORK_DIRECTORY,
+)
+
+DEFAULT_RUNNER_USER = "runner"
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +50,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         MalformedEnvironmentError: Naming every variable that is missing or malformed.
     """
     settings = AgentEnvironment.from_environ(environ)
+    home = Path(settings.home or AGENT_HOME)
     clients = AwsClients(settings.region)
     draw = random.SystemRandom().random
     return Agent(
@@ -53,7 +61,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         packages=RunnerPackages(
             platform=settings.platform,
             baked=BakedRunner(
-                directory=Path(BAKED_RUNNER_DIRECTORY), marker=Path(BAKED_RUNNER_MARKER)
+                directory=home / BAKED_RUNNER_DIRECTORY, marker=home / BAKED_RUNNER_MARKER
             ),
             cache=S3Packages(clients, bucket=settings.runner_bucket)
             if settings.runner_bucket
@@ -68,9 +76,9 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         clock=clock,
         draw=draw,
         environ=environ,
-        work_directory=work_directory(environ),
+        work_directory=home / WORK_DIRECTORY,
         config_timeout=settings.config_timeout_seconds,
-        runner_user=settings.runner_user,
+        runner_user=settings.runner_user or DEFAULT_RUNNER_USER,
     )
 
 

@@ -27,12 +27,6 @@ from runsfleet_runtime.contract.environment import PREFIX
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WORK_DIRECTORY = Path("/var/lib/runsfleet")
-"""Where the runner and its work live when root runs the agent and ``TMPDIR`` says nothing else.
-
-Not ``/tmp``: that is memory on some distributions, and a runner with a checkout is large.
-"""
-
 COMMAND_TIMEOUT_SECONDS = 60
 _OWN_PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 # what a job may use without root, where an image has it
@@ -57,13 +51,6 @@ _BODIES = {
     STARTED: "record || exit 1\nuser_hook",
     COMPLETED: 'user_hook\nstatus=$?\nrecord\nexit "$status"',
 }
-
-
-def work_directory(environ: Mapping[str, str]) -> Path:
-    """Return where an agent keeps its files: ``TMPDIR`` if set, else by who it runs as."""
-    if environ.get("TMPDIR"):
-        return Path(environ["TMPDIR"])
-    return WORK_DIRECTORY if os.geteuid() == 0 else Path(tempfile.gettempdir())
 
 
 class Linux:

@@ -295,9 +295,13 @@ class AgentEnvironment(Environment):
         config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
         runner_bucket: S3 bucket that caches runner packages.
         config_timeout_seconds: An instance that got no configuration within it ends.
-        runner_user: Whom the job runs as when the agent is root; created when it is missing. Name
-            the agent's own user (``root``) to run the job as that. An agent that is not root runs
-            the job as itself.
+        home: Where agent, runner and work live on the instance, say on a faster disk;
+            ``/opt/runsfleet`` by default.
+        runner_user: Whom the job runs as when the agent is root; ``runner`` by default, made when
+            it is missing. Name the agent's own user (``root``) to run the job as that. An agent
+            that is not root runs the job as itself.
+
+    What is ``None`` is left to the machine: its image may set the variable.
     """
 
     fleet: str
@@ -310,4 +314,5 @@ class AgentEnvironment(Environment):
     config_parameter_prefix: str | None = None
     runner_bucket: str | None = None
     config_timeout_seconds: int = 300
-    runner_user: str = "runner"
+    home: str | None = None
+    runner_user: str | None = None

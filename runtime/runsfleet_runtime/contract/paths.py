@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-BAKED_RUNNER_DIRECTORY = "/opt/runsfleet/runner"
-"""Where an image holds an unpacked runner, so that its instances need not fetch one."""
+AGENT_HOME = "/opt/runsfleet"
+"""Where agent, runner and work live on an instance, unless ``RUNSFLEET_HOME`` says otherwise."""
 
-BAKED_RUNNER_MARKER = "/opt/runsfleet/runner.json"
-"""What that runner is: ``{"version": "2.337.0", "platform": "linux-arm64"}``."""
+BAKED_RUNNER_DIRECTORY = "runner"
+"""Folder of the home where an image holds an unpacked runner, so that nobody need fetch one."""
+
+BAKED_RUNNER_MARKER = "runner.json"
+"""File of the home that tells of it: ``{"version": "2.337.0", "platform": "linux-arm64"}``."""
+
+WORK_DIRECTORY = "work"
+"""Folder of the home where each job's files are."""
 
 
 def runner_config_parameter(prefix: str, instance_id: str, part: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runsfleet_runtime.agent.errors import AgentError
-from runsfleet_runtime.agent.linux import WORK_DIRECTORY, Linux, work_directory
+from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.ports import Account
 
 
@@ -99,12 +99,3 @@ def test_a_tree_is_handed_over_without_following_links() -> None:
         assert outside.stat().st_uid == os.geteuid()
     finally:
         shutil.rmtree(directory)
-
-
-def test_the_work_directory_follows_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TMPDIR decides; without it root uses the system's place and others the temporary one."""
-    assert work_directory({"TMPDIR": "/mnt/fast"}) == Path("/mnt/fast")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert work_directory({}) == WORK_DIRECTORY
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert work_directory({}) == Path(tempfile.gettempdir())
