@@ -1,4 +1,4 @@
-"""A small client of the GitHub stand-in for tests: an App that signs, an installation that calls."""
+"""A small client of the GitHub stand-in for tests: an App that signs, a token that calls."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
+from typing_extensions import override
 
 from runsfleet_cli.local.github import BackgroundStandIn
+
+
+class Headers(dict[str, str]):
+    """Headers, whose names ignore case."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        super().__init__({name.lower(): value for name, value in pairs})
+
+    @override
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Answer:
     """An answer of the API."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     content: bytes
 
     @property
@@ -35,6 +47,7 @@ class Answer:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Shows redirects instead of following them."""
 
+    @override
     def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
         return None
 
@@ -48,7 +61,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Send a request and answer what came back, whatever its status."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - the stand-in's own address
         url,
         method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -59,10 +72,10 @@ def fetch(
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Redirects())
     try:
         with opener.open(request, timeout=30) as answer:
-            return Answer(answer.status, answer.headers, answer.read())
+            return Answer(answer.status, Headers(answer.headers.items()), answer.read())
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, error.headers, error.read())
+            return Answer(error.code, Headers(error.headers.items()), error.read())
 
 
 def app_jwt(github: BackgroundStandIn, **claims: object) -> str:
@@ -98,7 +111,7 @@ def control(github: BackgroundStandIn, method: str, path: str, body: object = No
 class Received:
     """A webhook that arrived."""
 
-    headers: Mapping[str, str]
+    headers: Headers
     body: bytes
 
     @property
@@ -126,11 +139,12 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(state.delay)
-            state.received.append(Received(dict(self.headers), body))
+            state.received.append(Received(Headers(self.headers.items()), body))
             self.send_response(state.status)
             self.end_headers()
             self.wfile.write(b"noted")
 
+        @override
         def log_message(self, *_args: object) -> None:
             return
 
