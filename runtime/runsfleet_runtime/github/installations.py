@@ -70,6 +70,7 @@ class Installations:
         self._found: dict[str, int] = {}  # owner -> installation
         self._wrong: set[int] = set()  # ids that GitHub does not know
         self._lock = threading.Lock()
+        self._looking_up = threading.Lock()
 
     def call(
         self,
@@ -132,9 +133,7 @@ class Installations:
         permissions: Permissions,
         deadline: float | None,
     ) -> tuple[int, str]:
-        with self._lock:
-            found = self._found.get(scope.owner.lower())
-            installation = given if given is not None and given not in self._wrong else found
+        installation = self._known(scope, given)
         if installation is not None:
             try:
                 return installation, self._mint(installation, permissions, deadline)
@@ -143,11 +142,19 @@ class Installations:
                     self._wrong.add(installation)
                     if self._found.get(scope.owner.lower()) == installation:
                         del self._found[scope.owner.lower()]
-        installation = self._look_up(scope, deadline)
+        # jobs of one batch that need the same answer ask for it once
+        with self._looking_up:
+            installation = self._known(scope, given) or self._look_up(scope, deadline)
         try:
             return installation, self._mint(installation, permissions, deadline)
         except NotFoundError as error:
             raise InstallationNotFoundError(str(error)) from error
+
+    def _known(self, scope: RunnerScope, given: int | None) -> int | None:
+        with self._lock:
+            if given is not None and given not in self._wrong:
+                return given
+            return self._found.get(scope.owner.lower())
 
     def _look_up(self, scope: RunnerScope, deadline: float | None) -> int:
         cure = f"install the App on {scope.owner} and let it see {scope.owner}/{scope.name}"

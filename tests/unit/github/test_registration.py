@@ -171,6 +171,30 @@ def test_foreign_installation_is_resolved_again_and_remembered(
     assert github.lines()[4:] == [JIT]
 
 
+def test_batch_looks_its_installation_up_once(connect: Any, github: Any, job: JobMessage) -> None:
+    """Ten jobs at once that name no installation need one look-up between them."""
+    registrar = connect().registrar
+    nameless = replace(job, installation_id=None)
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda n: registrar.register(nameless, instance_id=f"i-{n}"), range(10)))
+    assert github.lines().count("GET /repos/octo/spoon/installation") == 1
+    assert github.lines().count(TOKEN) == 1
+
+
+def test_reinstalled_app_is_found_again(connect: Any, github: Any, job: JobMessage) -> None:
+    """When the App was installed anew under another id, the next job finds it."""
+    registrar = connect().registrar
+    registrar.register(job, instance_id="i-1")
+    github.installations["octo"] = 100
+    github.tokens.clear()
+    assert registrar.register(job, instance_id="i-2").jit_config
+    nameless = replace(job, installation_id=None)
+    assert registrar.register(nameless, instance_id="i-3").jit_config
+    github.installations["octo"] = 101
+    github.tokens.clear()
+    assert registrar.register(nameless, instance_id="i-4").jit_config
+
+
 def test_app_that_is_not_installed_says_so(connect: Any, github: Any, job: JobMessage) -> None:
     """Where the App is not installed the error names the account to install it on."""
     github.installations.clear()
