@@ -46,10 +46,11 @@ user_hook() {{
 }}
 {body}
 """
-# the start is recorded before anything of the user's may fail; the end when all of it is over
+# the runner starts hooks by `bash -e`: an error ends them unless it is caught.
+# The start is recorded before anything of the user's may fail; the end when all of it is over
 _BODIES = {
     STARTED: "record || exit 1\nuser_hook",
-    COMPLETED: 'user_hook\nstatus=$?\nrecord\nexit "$status"',
+    COMPLETED: 'status=0\nuser_hook || status=$?\nrecord\nexit "$status"',
 }
 
 

@@ -43,7 +43,9 @@ def hooks(room: Path, user: dict[str, str] | None = None) -> dict[str, Path]:
 
 def run(script: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a hook as the runner does."""
-    return subprocess.run([script], env=env or JOB, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "-e", script], env=env or JOB, capture_output=True, text=True, check=False
+    )
 
 
 def user_hook(room: Path, text: str) -> str:
