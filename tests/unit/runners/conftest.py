@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
+from botocore.session import get_session
 from moto import mock_aws
 
 from runsfleet_runtime.contract.messages import RunnerConfig
@@ -25,7 +25,7 @@ class Clients:
 
     def __call__(self, service: str) -> Any:
         if service not in self._made:
-            made = boto3.client(service, region_name=REGION)
+            made = get_session().create_client(service, region_name=REGION)
             made.meta.events.register("provide-client-params.*.*", self._record)
             self._made[service] = made
         return self._made[service]

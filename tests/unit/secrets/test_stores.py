@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.session import get_session
 from moto import mock_aws
 
 from runsfleet_runtime.secrets import FetchesSecret, SecretNotFoundError, SecretUnavailableError
@@ -21,7 +21,7 @@ STORES: list[Callable[..., FetchesSecret]] = [SecretsManagerStore, ParameterStor
 def clients() -> Iterator[Callable[[str], Any]]:
     """Start an AWS in memory."""
     with mock_aws():
-        yield lambda service: boto3.client(service, region_name="eu-central-1")
+        yield lambda service: get_session().create_client(service, region_name="eu-central-1")
 
 
 def test_secrets_manager_answers_by_name_and_arn(clients: Any) -> None:
