@@ -1,10 +1,11 @@
 """Starts the emulator inside its own environment, and ends it with whoever started it.
 
 Run by path by `emulator.py` on the emulator's interpreter: standard library and ministack only,
-never runsfleet. Its last argument is the port to listen on. Its standard input is a pipe that the starting process holds open and never
-writes to. When that process ends, however it ends, the pipe reads as closed, and the whole
-process group goes: the emulator and every Lambda worker it made. (A parent-death signal would
-follow the *thread* that forked, would not reach the workers, and exists on Linux alone.)
+never runsfleet. Its last argument is the port to listen on. Its standard input is a pipe that the
+starting process holds open and never writes to. When that process ends, however it ends, the pipe
+reads as closed, and the whole process group goes: the emulator and every Lambda worker it made. (A
+parent-death signal would follow the *thread* that forked, would not reach the workers, and exists
+on Linux alone.)
 """
 
 import importlib
@@ -40,7 +41,15 @@ def _main() -> None:
     # GATEWAY_PORT goes into the URLs that it hands out (queues, APIs, custom resources' answers):
     # those name the interceptor's port, while the emulator itself listens on its own
     vars(app)["_resolve_port"] = lambda: port
+    _take_events_of_services()
     app.main()
+
+
+def _take_events_of_services() -> None:
+    """Let the hypervisor publish `aws.*` events; clients' are refused by the interceptor."""
+    events = importlib.import_module("ministack.services.eventbridge")
+    put = vars(events)["_put_events"]
+    vars(events)["_put_events"] = lambda data, **_: put(data, allow_aws_source=True)
 
 
 if __name__ == "__main__":

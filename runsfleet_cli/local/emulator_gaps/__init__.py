@@ -13,6 +13,7 @@ Two kinds of help:
 | an instance may only terminate itself | `instances.py` |
 | public image parameters; 4 KB in a standard parameter | `parameters.py` |
 | no delay for one message on a FIFO queue | `sqs.py` |
+| sources of AWS on EventBridge | `events.py` |
 | IAM conditions on tags, namespaces, leading keys | `conditions.py` |
 | a rejected resource type, `Ref` of a secret | `templates.py` |
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runsfleet_cli.local.emulator_gaps.conditions import ConditionsKept
+from runsfleet_cli.local.emulator_gaps.events import ServiceEventsRefused
 from runsfleet_cli.local.emulator_gaps.fleet import CreateFleetAsEc2Does
 from runsfleet_cli.local.emulator_gaps.instances import (
     DryRunAnswered,
@@ -85,6 +87,7 @@ def close_gaps(interceptor: Interceptor, *, strict: bool = False) -> EmulatorGap
             parameters,
             StandardParametersAreSmall(),
             FifoDelayRefused(interceptor),
+            ServiceEventsRefused(interceptor),
         ]
     )
     return EmulatorGaps(book, conditions)
