@@ -151,6 +151,10 @@ class Broker:
         self._note("runner_online", {"runner": runner.name})
         return session
 
+    def sessions(self) -> list[Session]:
+        """Answer the open sessions."""
+        return list(self._sessions.values())
+
     def session(self, session_id: str, runner: Runner) -> Session:
         """Answer a runner's session.
 

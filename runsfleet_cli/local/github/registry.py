@@ -12,6 +12,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -40,10 +41,15 @@ def _number(value: int) -> str:
     return _b64(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
+@cache
+def _shared_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+
+
 class Registry:
     """Makes and removes runners.
 
-    All JIT configurations of one stand-in share an RSA key, because making one costs a tenth of a
+    All JIT configurations of a process share an RSA key, because making one costs a tenth of a
     second; each has its own client id, which is what the service checks the signature for.
 
     Args:
@@ -58,7 +64,7 @@ class Registry:
         self._world = world
         self._runner_url = runner_url
         self._web_url = web_url
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
+        self._key = _shared_key()
         self.public_key = self._key.public_key()
 
     def generate_jit(self, scope: str, body: Any) -> tuple[Runner, str]:

@@ -312,6 +312,8 @@ def interpolate(value: object, contexts: Mapping[str, Any]) -> Any:
         whole = _WHOLE.fullmatch(value)
         if whole is not None:
             return evaluate(whole.group(1), contexts)
+        if value.count("${{") > len(_EXPRESSION.findall(value)):
+            raise ExpressionError(f"{value!r} has a '${{{{' without its '}}}}'")
         return _EXPRESSION.sub(lambda m: to_text(evaluate(m.group(1), contexts)), value)
     if isinstance(value, list):
         return [interpolate(entry, contexts) for entry in value]

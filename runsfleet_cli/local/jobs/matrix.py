@@ -16,7 +16,7 @@ class MatrixError(ValueError):
     """A strategy that GitHub would refuse."""
 
 
-def expand(matrix: Mapping[str, Any]) -> list[Combination]:
+def expand(matrix: object) -> list[Combination]:
     """Answer a matrix's combinations in GitHub's order.
 
     ``exclude`` removes the combinations that agree with all of an entry's keys. An ``include``
@@ -33,6 +33,8 @@ def expand(matrix: Mapping[str, Any]) -> list[Combination]:
         >>> expand({"os": ["a", "b"], "include": [{"os": "b", "fast": True}]})
         [{'os': 'a'}, {'os': 'b', 'fast': True}]
     """
+    if not isinstance(matrix, Mapping):
+        raise MatrixError(f"matrix must be a mapping of axes to lists, got {matrix!r}")
     axes = {key: value for key, value in matrix.items() if key not in {"include", "exclude"}}
     for key, values in axes.items():
         if not isinstance(values, list) or not values:

@@ -19,6 +19,7 @@ from runsfleet_cli.local.jobs.expressions import (
     ExpressionError,
     condition,
     interpolate,
+    to_number,
     to_text,
     truthy,
 )
@@ -240,7 +241,10 @@ def plan_job(
         if not wanted:
             return [PlannedJob(key, _name(job, key, {}, contexts), (), {}, "", skipped=True)]
         strategy = interpolate(job.get("strategy") or {}, contexts)
-        combinations = matrices.expand(strategy["matrix"]) if strategy.get("matrix") else [{}]
+        if not isinstance(strategy, dict):
+            raise WorkflowError(f"{plan.path}: job {key!r}: strategy must be a mapping")
+        matrix = strategy.get("matrix")
+        combinations = matrices.expand(matrix) if matrix else [{}]
         return [
             _planned(
                 plan,
@@ -276,6 +280,7 @@ def _planned(
     environment = job.get("environment")
     if isinstance(environment, dict):
         environment = environment.get("name")
+    limit = strategy.get("max-parallel")
     timeout = interpolate(job.get("timeout-minutes", DEFAULT_TIMEOUT_MINUTES), scope)
     return PlannedJob(
         key=key,
@@ -286,10 +291,19 @@ def _planned(
         fail_fast=truthy(strategy.get("fail-fast", True)),
         continue_on_error=truthy(interpolate(job.get("continue-on-error", False), scope)),
         environment=to_text(interpolate(environment, scope)) if environment else None,
-        timeout_minutes=float(timeout),
+        timeout_minutes=_positive(plan, key, "timeout-minutes", timeout),
         group=group,
-        max_parallel=int(strategy["max-parallel"]) if strategy.get("max-parallel") else None,
+        max_parallel=int(_positive(plan, key, "max-parallel", limit)) if limit else None,
     )
+
+
+def _positive(plan: WorkflowPlan, key: str, name: str, value: object) -> float:
+    number = to_number(value)
+    if not number > 0:  # also when it is no number at all
+        raise WorkflowError(
+            f"{plan.path}: job {key!r}: {name} must be a number above 0, got {value!r}"
+        )
+    return number
 
 
 def _name(

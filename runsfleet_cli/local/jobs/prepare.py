@@ -1,14 +1,16 @@
 """Makes the copy of a workflow that act runs for one job.
 
 Act runs a job together with everything it needs and splits ``-P`` at the first ``=``. So the copy
-holds one combination of one job whose ``runs-on`` is ``self-hosted``; each needed job is replaced
-by a small one that ends the same way and has the same outputs, so that ``needs.*`` stays true.
-A last step writes the job's outputs to the file named by ``RUNSFLEET_JOB_OUTPUTS``.
+holds one combination of one job whose ``runs-on`` is ``self-hosted``. An action that would have to
+be fetched becomes a step that fails with the reason. Each needed job is replaced by a small one
+that ends the same way and has the same outputs, so that ``needs.*`` stays true. A last step writes
+the job's outputs to the file named by ``RUNSFLEET_JOB_OUTPUTS``.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,7 +51,7 @@ def prepared_copy(
         job["strategy"] = {"matrix": {"include": [dict(combination)]}}
     if needed:
         job["needs"] = list(needed)
-    steps = list(job["steps"])
+    steps = [_offline(step) for step in job["steps"]]
     if job.get("outputs"):
         steps.append(_output_step(job.pop("outputs")))
     job["steps"] = steps
@@ -57,6 +59,21 @@ def prepared_copy(
     copy["on"] = {"push": None}
     copy["jobs"] = {name: _stand_in(entry) for name, entry in needed.items()} | {key: job}
     return json.dumps(copy, ensure_ascii=False, separators=(",", ":"))
+
+
+def _offline(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a step that needs no network: what would fetch an action fails and says so."""
+    action = str(step.get("uses", ""))
+    if not action or action.startswith("./") or action.partition("@")[0] == "actions/checkout":
+        return dict(step)
+    reason = f"{action} would be fetched from the network, which this runner does not do"
+    kept = {name: value for name, value in step.items() if name not in {"uses", "with"}}
+    return {
+        "name": f"Run {action}",
+        **kept,
+        "shell": "bash",
+        "run": f"echo {shlex.quote('::error::' + reason)}; exit 1",
+    }
 
 
 def _output_step(outputs: Mapping[str, Any]) -> dict[str, Any]:
