@@ -442,6 +442,13 @@ def test_an_instance_that_ec2_does_not_end_shuts_itself_down(
     assert aws.reports()[-1].status is ReportStatus.BOOTSTRAP_FAILED
 
 
+def test_an_agent_that_cannot_even_log_shuts_the_system_down(instance: Instance) -> None:
+    """Nothing comes before the guard, a wrong log level neither."""
+    instance.environ["RUNSFLEET_LOG_LEVEL"] = "LOUD"
+    assert instance.finish() == 1
+    assert instance.shutdowns.read_text() == "-h now\n"
+
+
 def test_an_agent_without_its_variables_shuts_the_system_down(instance: Instance) -> None:
     """A malformed environment is told in one line, and the instance ends."""
     instance.environ = {k: v for k, v in instance.environ.items() if not k.startswith("RUNSFLEET_")}

@@ -28,10 +28,10 @@ def main(environ: Mapping[str, str]) -> int:
         0 when the instance's end was accepted by EC2 or by the system, 1 when it had to be ended
         because the agent could not even begin.
     """
-    clock = SignalClock()
-    clock.listen()
-    configure(service="agent", version=__version__, fleet=environ.get("RUNSFLEET_FLEET", ""))
     try:
+        clock = SignalClock()
+        clock.listen()
+        configure(service="agent", version=__version__, fleet=environ.get("RUNSFLEET_FLEET", ""))
         # inside the guard: it imports everything else
         from runsfleet_runtime.agent.composition import compose
 

@@ -260,9 +260,11 @@ class RunnerRoom:
             if watch.started is not None and not reported:
                 reported = True
                 on_started(watch.started)
-            # the end of the process first: what has ended needs no stop
+            # the end of the process first: what has ended needs no stop. Yet a system that goes
+            # down signals every process at once, and then the runner may be the first to go
             if watch.exited.is_set():
-                return None
+                cut_off = self._clock.stop_requested is not None and watch.completed is None
+                return StopReason.INTERRUPTED if cut_off else None
             if (reason := stop_reason(watch.seen(), limits)) is not None:
                 return reason
             self._clock.wait(POLL_SECONDS)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typing_extensions import override
 
 from runsfleet_runtime.agent.clock import SignalClock
 from runsfleet_runtime.agent.errors import AgentError, StopRequestedError
@@ -175,6 +176,22 @@ def test_a_request_to_stop_interrupts_the_runner(place: Place) -> None:
     assert ending(end.ended) is ReportStatus.INTERRUPTED
     assert end.exit_code == 0
     assert end.completed is not None
+
+
+def test_a_system_that_goes_down_interrupts_whoever_ends_first(place: Place) -> None:
+    """A runner that the same shutdown ended before the agent looked was interrupted, not failed."""
+
+    class Late(SignalClock):
+        """Told to stop, yet only after the runner has ended."""
+
+        @property
+        @override
+        def stop_requested(self) -> str | None:
+            return "SIGTERM" if processes_holding(str(place.directory)) == [] else None
+
+    place.clock = Late()
+    end = place.run(place.launch(RUNNERS["crashes in its job"]))
+    assert ending(end.ended) is ReportStatus.INTERRUPTED
 
 
 def test_what_a_runner_leaves_behind_is_ended(place: Place) -> None:
