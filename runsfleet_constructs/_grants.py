@@ -12,6 +12,19 @@ from typing import Any
 
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from runsfleet_constructs._acknowledge import acknowledge_wildcards
+
+
+_KEY_READS = ("kms:Decrypt", "kms:DescribeKey")
+_KEY_WRITES = (
+    "kms:Encrypt",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+)
 
 
 def allow(
@@ -20,6 +33,7 @@ def allow(
     resources: Sequence[str],
     *,
     conditions: Mapping[str, Mapping[str, Any]] | None = None,
+    wildcard: str = "",
 ) -> iam.Grant:
     """Allow a principal to call actions on resources.
 
@@ -28,7 +42,11 @@ def allow(
         actions: IAM actions such as ``sqs:SendMessage``.
         resources: ARNs.
         conditions: IAM conditions; none if left out.
+        wildcard: Why resources are named by a wildcard, if some are.
     """
+    principal = grantee.grant_principal
+    if wildcard and isinstance(principal, Construct):
+        acknowledge_wildcards(principal, resources, wildcard)
     if conditions is None:
         return iam.Grant.add_to_principal(
             grantee=grantee, actions=list(actions), resource_arns=list(resources)
@@ -54,7 +72,5 @@ def allow_key(
     """
     if key is None:
         return
-    if read:
-        key.grant_decrypt(grantee)
-    if write:
-        key.grant_encrypt(grantee)
+    actions = [*(_KEY_READS if read else ()), *(_KEY_WRITES if write else ())]
+    key.grant(grantee, *actions)

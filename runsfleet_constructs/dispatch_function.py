@@ -105,12 +105,7 @@ class DispatchFunction(FleetFunction):
         queues.grant_submit_jobs(self.role)
         allow(
             self.role,
-            [
-                "dynamodb:ConditionCheckItem",
-                "dynamodb:GetItem",
-                "dynamodb:PutItem",
-                "dynamodb:UpdateItem",
-            ],
+            ["dynamodb:GetItem", "dynamodb:UpdateItem"],
             [tables.jobs.table_arn],
         )
         allow_key(self.role, tables.jobs.encryption_key)

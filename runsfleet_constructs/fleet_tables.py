@@ -29,6 +29,9 @@ class FleetTables(Construct):
         removal_policy: What becomes of ``jobs`` when it is removed from the app; default
             ``RETAIN``. The table of configurations is always removed.
 
+    Raises:
+        ValueError: If there is a key and the stack's region is not known.
+
     Attributes:
         jobs: One item for each job.
         runners: One item for each instance that has not read its configuration yet, or ``None``.
@@ -53,6 +56,11 @@ class FleetTables(Construct):
             recovery = removal_policy is not cdk.RemovalPolicy.DESTROY
         common: dict[str, Any] = {"time_to_live_attribute": TTL_ATTRIBUTE}
         if encryption_key is not None:
+            if cdk.Token.is_unresolved(cdk.Stack.of(self).region):
+                raise ValueError(
+                    "encryption_key needs a stack whose region is known, as a table names its keys "
+                    "by region, got none; give the stack env=Environment(region=...)"
+                )
             common["encryption"] = dynamodb.TableEncryptionV2.customer_managed_key(encryption_key)
         # TableV2 even in one region: turning a Table into a global one would replace it
         self.jobs = dynamodb.TableV2(

@@ -8,6 +8,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._grants import allow, allow_key
 
 RUNNER_PREFIX = "runners/"
@@ -67,6 +68,11 @@ class RunnerCacheBucket(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=removal_policy,
         )
+        acknowledge(
+            self.bucket,
+            "AwsSolutions-S1",
+            "holds public packages whose digests are checked; logs of access to it tell nothing",
+        )
 
     def grant_cache(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to read and write runner packages, and nothing else in the bucket.
@@ -79,4 +85,5 @@ class RunnerCacheBucket(Construct):
             grantee,
             ["s3:GetObject", "s3:PutObject"],
             [self.bucket.arn_for_objects(f"{RUNNER_PREFIX}*")],
+            wildcard="versions of the runner come and go below this prefix",
         )

@@ -18,6 +18,9 @@ USER_ID = "${aws:userid}"
 """IAM's name of the caller; for a role of an instance it is ``<role id>:<instance id>``."""
 
 
+_EACH = "a parameter is made for each instance, below the fleet's own prefix"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunnerConfigStore:
     """A table, or parameters below a prefix; in both each instance reaches its own item only.
@@ -69,6 +72,7 @@ class RunnerConfigStore:
                 role,
                 ["ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameters"],
                 [self._parameters(role)],
+                wildcard=_EACH,
             )
             return
         allow_key(role, self._table.encryption_key)
@@ -81,13 +85,13 @@ class RunnerConfigStore:
             role: Who may delete; the termination function's role.
         """
         if self.kind is ConfigStore.SSM:
-            allow(role, ["ssm:DeleteParameters"], [self._parameters(role)])
+            allow(role, ["ssm:DeleteParameters"], [self._parameters(role)], wildcard=_EACH)
             return
         allow_key(role, self._table.encryption_key)
         allow(role, ["dynamodb:DeleteItem"], [self._table.table_arn])
 
     def grant_own(self, role: iam.Role) -> None:
-        """Allow each instance of a role to read and delete its own configuration.
+        """Allow each instance of a role to read its own configuration.
 
         Args:
             role: The instances' role.
@@ -96,17 +100,18 @@ class RunnerConfigStore:
             tag = f"ssm:resourceTag/{InstanceParameterTag.INSTANCE_KEY}"
             allow(
                 role,
-                ["ssm:GetParameter", "ssm:GetParameters", "ssm:DeleteParameters"],
+                ["ssm:GetParameter"],
                 [self._parameters(role)],
                 conditions={"StringEquals": {tag: USER_ID}},
+                wildcard="a condition admits the calling instance's own parameters only",
             )
             return
-        allow_key(role, self._table.encryption_key)
+        allow_key(role, self._table.encryption_key, write=False)
         allow(
             role,
-            ["dynamodb:GetItem", "dynamodb:DeleteItem"],
+            ["dynamodb:GetItem"],
             [self._table.table_arn],
-            # both calls name exactly one key, so "for all values" cannot be true for want of one
+            # the call names exactly one key, so "for all values" cannot be true for want of one
             conditions={"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [USER_ID]}},
         )
 

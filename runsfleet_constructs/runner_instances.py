@@ -26,12 +26,20 @@ from runsfleet_runtime.contract.tags import MANAGED_VALUE, Tag
 DEFAULT_VOLUME_GIB = 30
 """Root volume of a launch template; dispatch asks for what the job's label says."""
 
+RUNNER_USER_CONTEXT = "runsfleet:runner_user"
+"""Context that names whom jobs run as when the agent is root; default ``runner``, which the agent
+makes. An emulator that runs instances as processes names ``root``: it must make no users."""
+
+
+DEFAULT_RUNNER_USER = "runner"
+"""Whom jobs run as; has no rights of its own."""
+
 
 @jsii.implements(iam.IGrantable, ec2.IConnectable)
 class RunnerInstances(Construct):
     """What every instance of a fleet is made from; launches nothing by itself.
 
-    An instance may read and delete its own configuration, report to the termination queue, read
+    An instance may read its own configuration, report to the termination queue, read
     the agent, read and write the runner cache, terminate itself, and be reached by Session
     Manager; nothing else. AWS's managed policy for Session Manager is not used, as it allows
     reading every parameter of the account.
@@ -118,6 +126,7 @@ class RunnerInstances(Construct):
                 instance_role_id=self.role.role_id,
                 runner_bucket=None if cache is None else cache.bucket.bucket_name,
                 config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
+                runner_user=self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER,
                 **configurations.environment(),
             )
             for platform in RunnerPlatform
@@ -224,7 +233,7 @@ class RunnerInstances(Construct):
             ec2_arn("network-interface"),
             ec2_arn("spot-instances-request"),
         ]
-        allow(grantee, launch, used)
+        allow(grantee, launch, used, wildcard=_BORN)
         allow(
             grantee,
             launch,
@@ -232,6 +241,7 @@ class RunnerInstances(Construct):
             conditions={
                 "StringEquals": {f"aws:RequestTag/{tag}": v for tag, v in self._tags.items()}
             },
+            wildcard=_BORN,
         )
         allow(
             grantee,
@@ -239,6 +249,7 @@ class RunnerInstances(Construct):
             [ec2_arn(kind) for kind in ("fleet", "instance", "volume")],
             # at birth only: who could tag later could make any instance "ours" and end it
             conditions={"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}},
+            wildcard=_BORN,
         )
         allow(
             grantee,
@@ -278,6 +289,7 @@ class RunnerInstances(Construct):
             conditions={
                 "StringEquals": {f"aws:ResourceTag/{tag}": v for tag, v in self._tags.items()}
             },
+            wildcard="a condition admits instances with this fleet's tags only",
         )
 
     @property
@@ -304,6 +316,7 @@ class RunnerInstances(Construct):
             ["ec2:TerminateInstances"],
             [self._instance_arn],
             conditions={"StringLike": {"aws:userid": "*:${ec2:InstanceID}"}},
+            wildcard="a condition admits the calling instance only",
         )
         if session_manager:
             allow(
@@ -316,6 +329,7 @@ class RunnerInstances(Construct):
                     "ssmmessages:OpenDataChannel",
                 ],
                 ["*"],
+                wildcard="the actions of Session Manager's agent know no resources",
             )
 
 
@@ -323,6 +337,8 @@ _TEMPLATE_IDS = {
     RunnerPlatform.LINUX_ARM64: "LinuxArm64",
     RunnerPlatform.LINUX_X64: "LinuxX64",
 }
+
+_BORN = "what is launched has no name yet; templates, subnets and group are named, tags demanded"
 
 _SERVICE_ROLES = {
     "spot.amazonaws.com": "AWSServiceRoleForEC2Spot",

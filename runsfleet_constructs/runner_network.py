@@ -8,6 +8,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
+from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._checks import check_between
 
 DEFAULT_CIDR = "10.91.0.0/16"
@@ -66,6 +67,12 @@ class RunnerNetwork(Construct):
         check_between("zones", count, 1, _MAX_ZONES, "leave it out for 2 or 3")
         vpc = ec2.CfnVPC(
             self, "Vpc", cidr_block=cidr, enable_dns_hostnames=True, enable_dns_support=True
+        )
+        acknowledge(
+            vpc,
+            "AwsSolutions-VPC7",
+            "flow logs of short-lived runners cost more than the fleet at rest; add them to the vpc "
+            "where a policy asks for them",
         )
         cdk.Tags.of(self).add("Name", self.node.path)
         gateway = ec2.CfnInternetGateway(self, "Internet")

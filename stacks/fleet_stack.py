@@ -181,7 +181,7 @@ def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> 
     existing = network.vpcs.get(region or "")
     if existing is None:
         return RunnerNetwork(scope, "Network", cidr=network.cidr, zones=network.zones).vpc
-    return ec2.Vpc.from_vpc_attributes(
+    vpc = ec2.Vpc.from_vpc_attributes(
         scope,
         "Network",
         vpc_id=existing.id,
@@ -189,6 +189,9 @@ def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> 
         public_subnet_ids=existing.public_subnet_ids or None,
         private_subnet_ids=existing.private_subnet_ids or None,
     )
+    # nothing here adds routes or endpoints to a network that exists already
+    cdk.Annotations.of(vpc).acknowledge_warning("@aws-cdk/aws-ec2:noSubnetRouteTableId")
+    return vpc
 
 
 def _image(image: str | ImagePart) -> RunnerImage:
