@@ -50,6 +50,16 @@ _PARALLEL_REGISTRATIONS: Final = 10  # one for each job of the largest FIFO batc
 class ConfiguresRunners(Protocol):
     """GitHub registration and the store of runner configurations, as one step."""
 
+    def prepare(self, job: JobMessage, spec: RunnerSpec, *, deadline: float) -> None:
+        """Make sure that GitHub would let a runner of this job register; costs nothing if known.
+
+        Called before the launch, so that a GitHub that is away, or an App that lacks a permission,
+        costs no instance.
+
+        Raises:
+            RunnerNotConfiguredError: If it would not, or does not say before ``deadline``.
+        """
+
     def configure(
         self, job: JobMessage, instance_id: str, spec: RunnerSpec, *, deadline: float
     ) -> RunnerConfig:
@@ -76,13 +86,19 @@ class RunnerNotConfiguredError(Exception):
     """A runner could not be registered, or its configuration not be stored.
 
     Attributes:
+        service: Who failed, as a kind of the ``APIErrors`` metric.
         retry_at: Epoch seconds before which another try is useless; 0 when unknown.
+        is_final: Whether the same registration would be refused for ever; each try costs an
+            instance.
     """
 
-    def __init__(self, message: str, *, service: str, retry_at: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, service: str, retry_at: float = 0.0, is_final: bool = False
+    ) -> None:
         super().__init__(message)
         self.service = service
         self.retry_at = retry_at
+        self.is_final = is_final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +200,10 @@ class Dispatcher:
         """
         returned: set[str] = set()
         due = self._due(_newest_of_each_job(batch), returned)
-        held = self._claim(due, returned)
+        deadline -= _CLEAN_UP_SECONDS
+        held = self._prepare(self._claim(due, returned), returned, deadline=deadline)
         for group in _groups(held):
-            self._launch_group(group, returned, deadline=deadline - _CLEAN_UP_SECONDS)
+            self._launch_group(group, returned, deadline=deadline)
         return returned
 
     # -- what to launch for --------------------------------------------------------------------
@@ -247,12 +264,37 @@ class Dispatcher:
                     return outcome.spec
             else:
                 reason = f"labels are not served any more: {outcome}"
+        self._give_up(received, claim_id, reason, returned)
+        return None
+
+    def _give_up(
+        self, received: ReceivedJob, claim_id: str, reason: str, returned: set[str]
+    ) -> None:
+        """Close a job with its reason; the message is done with only once that is written."""
         log.error("job given up", extra={"reason": reason})
-        if self._records.expire(job, claim_id, error=reason, now=now):
+        if self._records.expire(received.job, claim_id, error=reason, now=self._clock()):
             self._metrics.add(Metric.JOBS_EXPIRED)
         else:
             returned.add(received.message_id)
-        return None
+
+    def _prepare(
+        self, held: Sequence[_Held], returned: set[str], *, deadline: float
+    ) -> list[_Held]:
+        """Keep the jobs whose runner GitHub would register; the others go back unlaunched."""
+        ready: list[_Held] = []
+        unready: list[tuple[_Held, float]] = []
+        for item in held:
+            try:
+                self._runners.prepare(item.job, item.spec, deadline=deadline)
+            except RunnerNotConfiguredError as error:
+                with _bound(item.job):
+                    log.error("not launched", extra={"error": str(error)})
+                self._metrics.add(Metric.API_ERRORS, kind=error.service)
+                unready.append((item, error.retry_at))
+            else:
+                ready.append(item)
+        self._hand_back(unready, returned)
+        return ready
 
     def _missing(self, spec: RunnerSpec) -> str:
         if spec.platform not in self._settings.targets:
@@ -336,11 +378,14 @@ class Dispatcher:
             results = list(pool.map(step, served))
         for (held, instance), result in zip(served, results, strict=True):
             if isinstance(result, RunnerNotConfiguredError):
-                with _bound(held.job):
-                    log.error("runner not configured", extra={"error": str(result)})
                 self._metrics.add(Metric.API_ERRORS, kind=result.service)
                 self._undo(instance)
-                failures.append((held, result.retry_at))
+                with _bound(held.job):
+                    log.error("runner not configured", extra={"error": str(result)})
+                    if result.is_final:
+                        self._give_up(held.received, held.claim_id, str(result), returned)
+                    else:
+                        failures.append((held, result.retry_at))
             else:
                 ready.append((held, instance, *result))
         failures += self._record(ready)

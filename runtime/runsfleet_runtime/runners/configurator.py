@@ -14,7 +14,9 @@ from runsfleet_runtime.github import (
     GitHubError,
     OffersRunnerPackages,
     RateLimitedError,
+    RefusedError,
     RegistersRunners,
+    RunnerPackage,
 )
 from runsfleet_runtime.jobs.dispatch import RunnerNotConfiguredError
 from runsfleet_runtime.labels import RunnerSpec
@@ -53,25 +55,34 @@ class RunnerConfigurator:
         self._max_runtime_seconds = max_runtime_seconds
         self._idle_timeout_seconds = idle_timeout_seconds
 
+    def prepare(self, job: JobMessage, spec: RunnerSpec, *, deadline: float) -> None:
+        """Make sure that GitHub answers for this job's owner; see ``ConfiguresRunners``.
+
+        Listing the packages needs the same permission as registering, and is cached for an hour.
+        """
+        try:
+            self._package(job, spec, deadline)
+        except GitHubError as error:
+            raise _not_configured(error) from error
+
+    def _package(self, job: JobMessage, spec: RunnerSpec, deadline: float) -> RunnerPackage:
+        return self._packages.for_platform(
+            spec.platform,
+            job.repository,
+            installation_id=job.installation_id,
+            deadline=deadline,
+        )
+
     def configure(
         self, job: JobMessage, instance_id: str, spec: RunnerSpec, *, deadline: float
     ) -> RunnerConfig:
         """Register a runner; see ``ConfiguresRunners``."""
         try:
             # the package first: it is cached, and a registration that is not used would be wasted
-            package = self._packages.for_platform(
-                spec.platform,
-                job.repository,
-                installation_id=job.installation_id,
-                deadline=deadline,
-            )
+            package = self._package(job, spec, deadline)
             registration = self._registrar.register(job, instance_id=instance_id, deadline=deadline)
-        except RateLimitedError as error:
-            raise RunnerNotConfiguredError(
-                str(error), service="github", retry_at=error.retry_at
-            ) from error
         except GitHubError as error:
-            raise RunnerNotConfiguredError(str(error), service="github") from error
+            raise _not_configured(error) from error
         return RunnerConfig(
             instance_id=instance_id,
             job_id=job.job_id,
@@ -109,3 +120,17 @@ class RunnerConfigurator:
         except RunnerStoreError as error:
             # the instance is ended and nobody else can read it; it expires or is swept
             _log.warning("configuration not deleted", extra={"error": str(error)})
+        try:
+            self._registrar.deregister(config.repository, instance_id=config.instance_id)
+        except GitHubError as error:
+            # GitHub itself forgets an ephemeral runner that stays offline for a day
+            _log.warning("runner not deregistered", extra={"error": str(error)})
+
+
+def _not_configured(error: GitHubError) -> RunnerNotConfiguredError:
+    return RunnerNotConfiguredError(
+        str(error),
+        service="github",
+        retry_at=error.retry_at if isinstance(error, RateLimitedError) else 0.0,
+        is_final=isinstance(error, RefusedError),
+    )

@@ -55,7 +55,9 @@ class Client:
         self._model = get_session().get_service_model("ec2")
 
     def create_fleet(self, **parameters: Any) -> Any:
-        validate_parameters(parameters, self._model.operation_model("CreateFleet").input_shape)
+        shape = self._model.operation_model("CreateFleet").input_shape
+        assert shape is not None
+        validate_parameters(parameters, shape)
         self.requests.append(parameters)
         if isinstance(self.answer, Exception):
             raise self.answer

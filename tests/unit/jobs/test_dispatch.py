@@ -84,6 +84,8 @@ class World:
     capacity: dict[CapacityType, int] = field(default_factory=dict)
     faults: set[str] = field(default_factory=set)
     github_fails_for: dict[int, float] = field(default_factory=dict)
+    unready: set[int] = field(default_factory=set)
+    is_final: bool = False
     now: float = NOW
     ids: Any = field(default_factory=itertools.count)
 
@@ -193,6 +195,12 @@ class World:
         return True
 
     # GitHub and the store
+    def prepare(self, message: JobMessage, spec: RunnerSpec, *, deadline: float) -> None:
+        del spec
+        assert deadline > self.now
+        if "prepare" in self.faults or message.job_id in self.unready:
+            raise RunnerNotConfiguredError("away", service="github")
+
     def configure(
         self, message: JobMessage, instance_id: str, spec: RunnerSpec, *, deadline: float
     ) -> RunnerConfig:
@@ -200,7 +208,10 @@ class World:
         assert deadline > self.now
         if message.job_id in self.github_fails_for:
             raise RunnerNotConfiguredError(
-                "no", service="github", retry_at=self.github_fails_for[message.job_id]
+                "no",
+                service="github",
+                retry_at=self.github_fails_for[message.job_id],
+                is_final=self.is_final,
             )
         return RunnerConfig(
             instance_id=instance_id,
@@ -375,6 +386,24 @@ def test_unrecorded_launch_is_undone() -> None:
     assert [m.job_id for m in world.queue] == [1]
 
 
+def test_github_that_is_away_costs_no_instance() -> None:
+    """What GitHub would not register is not launched; the other jobs of the batch are."""
+    world = World(unready={2})
+    assert world.dispatch(job(1), job(2)) == set()
+    assert [r.count for r in world.requests] == [1]
+    assert [m.job_id for m in world.queue] == [2]
+    assert world.terminated == []
+
+
+def test_registration_refused_for_good_is_given_up() -> None:
+    """A registration that GitHub will never take is not paid for again and again."""
+    world = World(github_fails_for={1: 0.0}, is_final=True)
+    assert world.dispatch(job(1)) == set()
+    assert world.records[1].status is JobStatus.EXPIRED
+    assert world.running == {}
+    assert world.queue == []
+
+
 @pytest.mark.parametrize("fault", ["release", "send"])
 def test_failed_hand_back_keeps_the_present_message(fault: str) -> None:
     """Where the record or the queue does not answer, the message itself comes back."""
@@ -438,7 +467,9 @@ def test_backoff_grows_with_the_tries() -> None:
     jobs=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([ARM, X64])), max_size=10),
     spot=st.integers(0, 10),
     on_demand=st.integers(0, 10),
-    faults=st.sets(st.sampled_from(["claim", "record", "release", "send", "launch", "expire"])),
+    faults=st.sets(
+        st.sampled_from(["claim", "record", "release", "send", "launch", "expire", "prepare"])
+    ),
     github=st.sets(st.integers(1, 6)),
 )
 def test_no_job_is_lost_and_no_instance_left(

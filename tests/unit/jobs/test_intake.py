@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class Queue:
         self.sent: list[JobMessage] = []
         self.is_up = True
 
-    def send(self, jobs: list[JobMessage]) -> list[bool]:
+    def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
         if self.is_up:
             self.sent += jobs
         return [self.is_up] * len(jobs)

@@ -139,23 +139,30 @@ def test_registration_comes_last(github: GitHub, clients: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "retry_at"),
+    ("error", "retry_at", "is_final"),
     [
-        (RateLimitedError("slow down", retry_at=NOW + 60), NOW + 60),
-        (UnavailableError("no answer"), 0.0),
-        (CredentialsError("wrong key"), 0.0),
-        (NotFoundError("no such organisation"), 0.0),
-        (RefusedError("no", status=403), 0.0),
+        (RateLimitedError("slow down", retry_at=NOW + 60), NOW + 60, False),
+        (UnavailableError("no answer"), 0.0, False),
+        (CredentialsError("wrong key"), 0.0, False),
+        (NotFoundError("no such organisation"), 0.0, False),
+        (RefusedError("no", status=403), 0.0, True),
     ],
 )
 def test_trouble_of_github_is_told_with_its_time(
-    github: GitHub, clients: Any, error: GitHubError, retry_at: float
+    github: GitHub, clients: Any, error: GitHubError, retry_at: float, is_final: bool
 ) -> None:
-    """Whatever GitHub fails at becomes one failure, which keeps the time to come back."""
+    """Whatever GitHub fails at becomes one failure, with the time to come back, or for good."""
     github.error = error
     with pytest.raises(RunnerNotConfiguredError, match=str(error)) as caught:
         configurator(github, dynamodb(clients)).configure(JOB, "i-0abc", SPEC, deadline=NOW + 20)
     assert (caught.value.service, caught.value.retry_at) == ("github", retry_at)
+    assert caught.value.is_final is is_final
+
+
+def test_preparing_asks_for_the_package_and_registers_nothing(github: GitHub, clients: Any) -> None:
+    """Before a launch GitHub is only asked what needs the same permission as registering."""
+    configurator(github, dynamodb(clients)).prepare(JOB, SPEC, deadline=NOW + 20)
+    assert github.asked == ["linux-arm64 octo/spoon 99"]
 
 
 def test_write_in_the_jobs_transaction(github: GitHub, clients: Any, config: Any) -> None:
