@@ -67,6 +67,14 @@ class Releases:
         self.version = packages[0].version
         self._runtime_ends: dict[str, float] = {}
 
+    def package(self, architecture: str) -> Package:
+        """Answer the current package for Linux on an architecture: ``arm64`` or ``x64``."""
+        return next(
+            entry
+            for entry in self._packages
+            if (entry.os, entry.architecture) == ("linux", architecture)
+        )
+
     def deprecate(self, version: str, *, runtime_ends: float) -> None:
         """Let a version end at a moment (epoch seconds)."""
         self._runtime_ends[version] = runtime_ends

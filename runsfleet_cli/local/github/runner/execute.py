@@ -136,9 +136,27 @@ class JobExecution:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(base64.b64decode(content))
         event = self._temp / "event.json"
-        event.write_text("{}", encoding="utf-8")
+        event.write_text(json.dumps(self._push_event()), encoding="utf-8")
         self._environ["GITHUB_EVENT_PATH"] = str(event)
         self.book.end(SET_UP_JOB, "success")
+
+    def _push_event(self) -> dict[str, Any]:
+        """Answer the event; act takes the commit and the ref from it, not from the environment."""
+        owner, _, name = self._context["repository"].partition("/")
+        return {
+            "ref": self._context["ref"],
+            "after": self._context["sha"],
+            "before": "0" * 40,
+            "created": False,
+            "deleted": False,
+            "repository": {
+                "name": name,
+                "full_name": self._context["repository"],
+                "default_branch": self._context["ref_name"],
+                "owner": {"login": owner},
+            },
+            "sender": {"login": self._context["actor"]},
+        }
 
     def _hook(self, variable: str, name: str) -> bool:
         """Run a hook, if one is set; answers False when it fails."""
