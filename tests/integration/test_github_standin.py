@@ -18,6 +18,7 @@ import pytest
 
 from runsfleet_cli.local.github import BackgroundStandIn, Fault, Timing
 from runsfleet_cli.local.github.world import Conclusion, Job, JobStatus
+from runsfleet_cli.local.jobs.payload import read_payloads
 from runsfleet_cli.local.jobs.plan import read_workflow, read_workflow_file
 from runsfleet_cli.local.tls import create_tls_files
 from tests.unit.local.github_api import fetch, installation_token, until
@@ -25,6 +26,9 @@ from tests.unit.local.github_api import fetch, installation_token, until
 pytestmark = pytest.mark.integration
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workflows"
+PAYLOADS = (
+    Path(__file__).parents[2] / "node_modules/@octokit/webhooks-examples/api.github.com/index.json"
+)
 # act comes with the development environment, as it comes with a machine image
 TOOLS = str(Path(sys.executable).parent)
 TIMING = Timing(pick_up=5.0, unused_jit=60.0, lost=2.0, poll=2.0)
@@ -397,6 +401,18 @@ def test_secrets_of_the_start_are_not_visible_to_the_job(
     assert not any("JITCONFIG" in line for line in job.log)
     assert any("GITHUB_REPOSITORY=octo-org/hello" in line for line in job.log)
     assert any(f"GITHUB_SHA={job.head_sha}" in line for line in job.log)
+
+
+def test_a_recorded_payload_is_run_by_a_runner(github: BackgroundStandIn, machine: Machine) -> None:
+    """The job of a recorded queued webhook is taken and ended by a real runner."""
+    (recorded,) = [entry for entry in read_payloads(PAYLOADS) if entry.makes_job]
+    stand_in = github.stand_in
+    _, job = github.call(
+        lambda: stand_in.play_payload(recorded, labels=["box"], repository="octo-org/hello")
+    )
+    assert job is not None
+    machine.run_job("box")
+    assert (job.id, job.conclusion) == (recorded.job_id, Conclusion.SUCCESS)
 
 
 def test_everything_goes_over_tls(tmp_path: Path) -> None:

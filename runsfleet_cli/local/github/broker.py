@@ -297,8 +297,10 @@ class Broker:
                 self.disconnect(session.runner)
         for job in list(self._world.live_jobs.values()):
             self._sweep_job(job, now)
+        given = {job.assigned_to for job in self._world.live_jobs.values()}
         for runner in list(self._world.runners.values()):
-            self._sweep_runner(runner, now)
+            if runner.id not in given and not runner.busy:
+                self._sweep_runner(runner, now)
 
     def _sweep_job(self, job: Job, now: float) -> None:
         if job.status is JobStatus.QUEUED:
@@ -323,9 +325,6 @@ class Broker:
         self._lifecycle.complete(job, conclusion, annotation=annotation)
 
     def _sweep_runner(self, runner: Runner, now: float) -> None:
-        given = any(job.assigned_to == runner.id for job in self._world.live_jobs.values())
-        if given or runner.busy:
-            return
         if runner.jit and not runner.used and now - runner.created_at > self.timing.unused_jit:
             self.remove(runner, "unused")
             return

@@ -13,7 +13,6 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from runsfleet_cli.local.github.auth import Authenticator
 from runsfleet_cli.local.github.broker import Broker, Timing
 from runsfleet_cli.local.github.lifecycle import Lifecycle
+from runsfleet_cli.local.github.playback import play
 from runsfleet_cli.local.github.registry import Registry
 from runsfleet_cli.local.github.releases import Releases
 from runsfleet_cli.local.github.render import Renderer
@@ -52,7 +52,7 @@ from runsfleet_cli.local.github.world import (
     Run,
     World,
 )
-from runsfleet_cli.local.jobs.payload import RecordedPayload, as_planned
+from runsfleet_cli.local.jobs.payload import RecordedPayload
 from runsfleet_cli.local.jobs.plan import WorkflowPlan
 
 DEFAULT_ORGANIZATION: Final = "octo-org"
@@ -398,75 +398,15 @@ class GitHubStandIn:
         Returns:
             The delivery, and the job when the payload was a queued one.
         """
-        home = repository or recorded.full_name
-        place = self.world.repositories.get(home.lower())
-        if place is None:
-            place = self.world.add_repository(home, owner_type=recorded.owner_type)
-        if not self.world.installations_for(place):
-            self.install(self.app, place.owner.login)
-        body = recorded.body
-        job_id, run_id = recorded.job_id, recorded.run_id
-        if fresh_ids:
-            job_id, run_id = next(self.world.ids.job), next(self.world.ids.run)
-        if not verbatim:
-            renderer, owner = self.services.renderer, place.owner
-            body = recorded.adapted(
-                installation_id=self.installation_of(place.full_name).id,
-                repository=None if repository is None else renderer.repository(place),
-                organization=renderer.organization(owner) if owner.is_organization else None,
-                labels=labels,
-                job_id=job_id,
-                run_id=run_id,
-            )
-        job = self.world.jobs.get(job_id)
-        if job is None and recorded.makes_job:
-            job = self._adopt_payload(recorded, place, labels, job_id, run_id)
-        delivery = self.webhooks.send(self.app, "workflow_job", body, signature=signature)
-        self.broker.assign()
-        return delivery, job
-
-    def _adopt_payload(
-        self,
-        recorded: RecordedPayload,
-        repository: Repository,
-        labels: Sequence[str] | None,
-        job_id: int,
-        run_id: int,
-    ) -> Job:
-        """Make the run and the job of a recorded queued payload, without announcing them again."""
-        plan, planned = as_planned(recorded, labels, job_id=job_id, run_id=run_id)
-        now = self._clock()
-        run = self.world.runs.get(run_id)
-        if run is None:
-            run = Run(
-                id=run_id,
-                number=1,
-                repository=repository,
-                plan=plan,
-                event="push",
-                head_branch=recorded.head_branch or repository.default_branch,
-                head_sha=recorded.head_sha,
-                actor=self.world.add_account("octocat", kind="User"),
-                created_at=now,
-                updated_at=now,
-            )
-            self.world.runs[run.id] = run
-        else:
-            run.plan = replace(run.plan, jobs={**run.plan.jobs, **plan.jobs})
-        job = Job(
-            id=job_id,
-            run_id=run.id,
-            attempt=1,
+        return play(
+            self,
+            recorded,
+            labels=labels,
             repository=repository,
-            planned=planned,
-            workflow_name=plan.name,
-            head_branch=run.head_branch,
-            head_sha=run.head_sha,
-            created_at=now,
-            queued_at=now,
+            signature=signature,
+            verbatim=verbatim,
+            fresh_ids=fresh_ids,
         )
-        self.lifecycle.adopt(run, job)
-        return job
 
     def job(self, job_id: int) -> Job:
         """Answer a job.
