@@ -234,6 +234,7 @@ class Agent:
         return RunnerReport(
             instance_id=story.instance_id,
             job_id=config.job_id if config else 0,
+            run_id=config.run_id if config else 0,
             dispatch=config.dispatch if config else 0,
             status=status,
             exit_code=end.exit_code if end else None,

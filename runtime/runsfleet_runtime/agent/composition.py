@@ -72,7 +72,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         ),
         reports=SqsReports(clients, queue_url=settings.termination_queue_url),
         instances=Ec2Instances(clients),
-        platform=Linux(environ),
+        platform=Linux(environ, sudo=settings.runner_sudo),
         clock=clock,
         draw=draw,
         environ=environ,

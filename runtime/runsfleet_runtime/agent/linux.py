@@ -59,10 +59,20 @@ class Linux:
 
     Args:
         environ: The agent's environment; its ``PATH`` is where ``shutdown`` is found.
+        sudo: Whether a user that the agent makes may become root without a password.
+        sudoers: Directory of sudo's rules.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        sudo: bool = False,
+        sudoers: Path = Path("/etc/sudoers.d"),
+    ) -> None:
         self._environ = environ
+        self._sudo = sudo
+        self._sudoers = sudoers
 
     def account(self, name: str) -> Account | None:
         """Return the user to run the job as, made if it is missing.
@@ -105,6 +115,10 @@ class Linux:
                 f"cannot make the user {name!r}: {error}; make it in the image, or set "
                 "RUNSFLEET_RUNNER_USER to one that exists"
             ) from error
+        if self._sudo and self._sudoers.is_dir():
+            rule = self._sudoers / "90-runsfleet"
+            rule.write_text(f"{name} ALL=(ALL) NOPASSWD:ALL\n", encoding="utf-8")
+            rule.chmod(0o440)  # sudo ignores rules that others may write
 
     def _run(self, argv: list[str]) -> None:
         subprocess.run(

@@ -300,6 +300,9 @@ class AgentEnvironment(Environment):
         runner_user: Whom the job runs as when the agent is root; ``runner`` by default, made when
             it is missing. Name the agent's own user (``root``) to run the job as that. An agent
             that is not root runs the job as itself.
+        runner_sudo: Whether a user that the agent makes may become root without a password, as on
+            GitHub's own machines, where many workflows install packages that way. The instance
+            holds nothing but this one job. A user of the image keeps the image's rules.
 
     What is ``None`` is left to the machine: its image may set the variable.
     """
@@ -316,3 +319,4 @@ class AgentEnvironment(Environment):
     config_timeout_seconds: int = 300
     home: str | None = None
     runner_user: str | None = None
+    runner_sudo: bool = True

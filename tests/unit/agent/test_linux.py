@@ -55,6 +55,23 @@ def test_a_missing_user_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert "--create-home" in said
 
 
+@pytest.mark.parametrize("sudo", [True, False])
+def test_a_made_user_gets_sudo_where_the_fleet_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sudo: bool
+) -> None:
+    """The rule is for that user alone, and nobody but root may change it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    command(tmp_path, "useradd", "exit 0")
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with pytest.raises(KeyError):  # the stand-in for useradd made no user
+        Linux(environ, sudo=sudo, sudoers=tmp_path).account("no-such-user")
+    rule = tmp_path / "90-runsfleet"
+    assert rule.exists() is sudo
+    if sudo:
+        assert rule.read_text() == "no-such-user ALL=(ALL) NOPASSWD:ALL\n"
+        assert rule.stat().st_mode & 0o777 == 0o440
+
+
 def test_the_job_does_not_inherit_what_is_the_agents() -> None:
     """The agent's settings and Python path stay out; home and name are the user's."""
     base = {"PATH": "/bin", "RUNSFLEET_FLEET": "dev", "PYTHONPATH": "/agent", "HOME": "/root"}
