@@ -31,6 +31,8 @@ PAYLOADS = (
 )
 # act comes with the development environment, as it comes with a machine image
 TOOLS = str(Path(sys.executable).parent)
+# a number of its own, so that only this run's processes are looked for and ended
+SLEEP = f"86400.{os.getpid()}"
 TIMING = Timing(pick_up=5.0, unused_jit=60.0, lost=2.0, poll=2.0)
 
 
@@ -79,6 +81,7 @@ class Machine:
             env={
                 "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
                 "HOME": str(self.root),
+                "RUNNER_ALLOW_RUNASROOT": "1",
                 **self.environ,
                 **(environ or {}),
             },
@@ -268,7 +271,7 @@ def running_job(
     github: BackgroundStandIn, machine: Machine, **environ: str
 ) -> tuple[Job, subprocess.Popen[str]]:
     """Start a job that sleeps for long and wait until its step runs."""
-    job = queue(github, "      - run: echo began; sleep 300\n")
+    job = queue(github, f"      - run: echo began; sleep {SLEEP}\n")
     process = machine.start(
         machine.unpack("one"),
         "run.sh",
@@ -283,7 +286,7 @@ def sleepers() -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if (entry / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", b"300"]:
+            if (entry / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", SLEEP.encode()]:
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -332,7 +335,7 @@ def test_a_killed_runner_loses_its_job(github: BackgroundStandIn, machine: Machi
 
 def test_a_job_over_its_time_is_cancelled(github: BackgroundStandIn, machine: Machine) -> None:
     """`timeout-minutes` stops the job, as cancelled."""
-    job = queue(github, "      - run: sleep 300\n", extra="timeout-minutes: 0.02")
+    job = queue(github, f"      - run: sleep {SLEEP}\n", extra="timeout-minutes: 0.02")
     machine.run_job("box")
     assert job.conclusion is Conclusion.CANCELLED
     assert any("exceeded the limit" in line for line in job.log)
@@ -363,6 +366,16 @@ def test_a_runner_without_or_with_a_bad_configuration_ends(
     deleted = machine.start(folder, "run.sh", "--jitconfig", encoded)
     assert "has been deleted" in deleted.communicate(timeout=20)[0]
     assert [entry.returncode for entry in (bare, broken, deleted)] == [0, 0, 0]
+
+
+def test_root_has_to_be_allowed(machine: Machine) -> None:
+    """Without RUNNER_ALLOW_RUNASROOT neither script runs for root, as with the real ones."""
+    folder = machine.unpack("one")
+    for script in ("run.sh", "config.sh"):
+        process = machine.start(folder, script, environ={"RUNNER_ALLOW_RUNASROOT": ""})
+        output, _ = process.communicate(timeout=20)
+        refused = process.returncode == 1 and "Must not run" in output
+        assert refused is (os.geteuid() == 0)
 
 
 def test_a_deprecated_version_exits_with_seven_when_asked(

@@ -4,6 +4,11 @@
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
+if [ "$(id -u)" -eq 0 ] && [ -z "${RUNNER_ALLOW_RUNASROOT:-}" ]; then
+  echo "Must not run interactively with sudo"
+  exit 1
+fi
+
 listener_pid=
 forward() {
   [ -n "$listener_pid" ] && kill -INT "$listener_pid" 2>/dev/null
