@@ -358,23 +358,24 @@ def _read_back(target: AwsTarget, assembly: Path) -> Deployment:
     for name, template in _stacks(assembly).items():
         try:
             stack = client.describe_stacks(StackName=name)["Stacks"][0]
-            described = client.describe_stack_resources(StackName=name)["StackResources"]
+            pages = client.get_paginator("list_stack_resources").paginate(StackName=name)
+            described = [item for page in pages for item in page["StackResourceSummaries"]]
         except ClientError:
             # not among those that were deployed
             continue
         outputs[name] = {
             item["OutputKey"]: item.get("OutputValue", "") for item in stack.get("Outputs", [])
         }
-        for item in described:
-            resources.append(
-                DeployedResource(
-                    stack=name,
-                    logical_id=item["LogicalResourceId"],
-                    physical_id=item.get("PhysicalResourceId", ""),
-                    type=item["ResourceType"],
-                    path=paths.get(template, {}).get(item["LogicalResourceId"], ""),
-                )
+        resources += [
+            DeployedResource(
+                stack=name,
+                logical_id=item["LogicalResourceId"],
+                physical_id=item.get("PhysicalResourceId", ""),
+                type=item["ResourceType"],
+                path=paths.get(template, {}).get(item["LogicalResourceId"], ""),
             )
+            for item in described
+        ]
     return Deployment(outputs, tuple(resources))
 
 

@@ -12,8 +12,8 @@ Gotchas:
       service of ours reads the variable), so this routes the functions, and only them, through
       the interceptor.
     * The URLs that it hands out (queues, HTTP APIs) name the interceptor's port as well.
-    * Because functions inherit its environment, the child gets a minimal environment: what this shell happens to hold
-      (tokens, profiles) must not reach the functions.
+    * Because functions inherit its environment, that is minimal: what this shell happens to hold
+      (tokens, profiles) must not reach them.
     * It serves 127.0.0.1; an HTTP API answers under `/_aws/execute-api/<id>/<stage>/...` there,
       because `*.localhost` does not resolve on every machine.
 

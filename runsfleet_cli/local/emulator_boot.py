@@ -20,12 +20,9 @@ _GRACE_SECONDS = 1.0
 
 
 def _end_with_parent() -> None:
-    while True:
-        try:
-            if not sys.stdin.buffer.read(1):
-                break
-        except (OSError, ValueError):
-            break
+    # not through sys.stdin: its lock, held here, would stop the interpreter from ending by itself
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_SECONDS)
     os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -76,7 +76,7 @@ def create_tls_files(directory: Path, *, now: datetime) -> TlsFiles:
         now: Start of validity (five minutes of clock skew are granted).
 
     Returns:
-        The paths written: names are localhost, *.localhost, *.execute-api.localhost, 127.0.0.1, ::1.
+        The paths written. Names: localhost, *.localhost, *.execute-api.localhost, 127.0.0.1, ::1.
     """
     directory.mkdir(parents=True, exist_ok=True)
     ca_key = ec.generate_private_key(ec.SECP256R1())

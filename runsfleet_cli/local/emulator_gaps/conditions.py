@@ -1,11 +1,17 @@
-"""IAM conditions that the emulator cannot evaluate, kept by the interceptor instead.
+"""IAM statements that the emulator cannot evaluate, kept by the interceptor instead.
 
 MiniStack 1.5.33 denies whatever is conditioned on a tag of an EC2 resource, on
-`cloudwatch:namespace` or on a policy variable such as `${ec2:InstanceID}`, and it allows what
-`ForAllValues` of `dynamodb:LeadingKeys` should deny. So `move_conditions` takes these conditions
-out of the deployed copy of the policies and `ConditionsKept` checks them on each request, with the
-physical names that the deployment gave. What a role may do without a moved condition stays with
-the emulator alone.
+`cloudwatch:namespace` or on a policy variable such as `${ec2:InstanceID}`; it takes most EC2 calls
+to concern the resource `*`, so that a statement for `instance/*` or a launch template never allows
+them; and it allows what `ForAllValues` of `dynamodb:LeadingKeys` should deny. So `move_conditions`
+takes these conditions and resources out of the deployed copy of the policies, and
+`ConditionsKept` checks them on each request, with the names that the deployment gave. Everything
+else stays with the emulator.
+
+What CreateFleet is checked for (EC2 user guide, "EC2 Fleet prerequisites", and the Service
+Authorization Reference): `ec2:CreateFleet` and `ec2:RunInstances` on the launch template, the
+subnets, and the instance, volume and network interface to be; `ec2:CreateFleet` on the fleet too;
+`ec2:CreateTags` on each kind that the request tags.
 
 Example:
     >>> grants = move_conditions(template, "dev-runsfleet", notes)
@@ -15,6 +21,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +43,21 @@ _MOVED_KEYS = re.compile(
     r"|dynamodb:leadingkeys$)",
     re.IGNORECASE,
 )
+# EC2 calls for which the emulator looks at no resource, or at the first one only
+_CHECKED = frozenset(
+    {
+        "ec2:CreateFleet",
+        "ec2:RunInstances",
+        "ec2:CreateTags",
+        "ec2:DeleteTags",
+        "ec2:TerminateInstances",
+        "ec2:StartInstances",
+        "ec2:StopInstances",
+        "ec2:RebootInstances",
+    }
+)
+_BORN = "new"
+_REQUEST_TAG = re.compile(r"^aws:requesttag/(.+)$", re.IGNORECASE)
 _RESOURCE_TAG = re.compile(r"^(?:aws|ec2):resourcetag/(.+)$", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$\{([a-z0-9]+:[^}]+)\}", re.IGNORECASE)
 # `${AWS::Region}` in an Fn::Sub is CloudFormation's, not a policy variable
@@ -83,24 +105,21 @@ def move_conditions(
     found: list[PolicyGrant] = []
     for logical_id, resource in template.get("Resources", {}).items():
         for document, roles in _documents(logical_id, resource):
-            for statement in _listed(document.get("Statement", [])):
-                if statement.get("Effect") != "Allow":
-                    continue
-                moved = _take_out(statement)
-                if moved:
-                    keys = sorted({key for block in moved.values() for key in block})
-                    notes.append(
-                        f"moved condition {', '.join(keys)} of {label(logical_id)} from the emulator to "
-                        "the interceptor"
-                    )
-                found.append(
-                    PolicyGrant(
-                        stack,
-                        tuple(roles),
-                        tuple(_listed(statement.get("Action", []))),
-                        tuple(_listed(statement.get("Resource", "*"))),
-                        moved,
-                    )
+            document["Statement"] = [
+                part
+                for statement in _listed(document.get("Statement", []))
+                for part in _split(statement)
+            ]
+            moved_here: set[str] = set()
+            for statement in document["Statement"]:
+                if statement.get("Effect") == "Allow":
+                    grant = _grant_of(statement, stack, roles)
+                    found.append(grant)
+                    moved_here |= {key for block in grant.moved.values() for key in block}
+            if moved_here:
+                notes.append(
+                    f"moved conditions of {label(logical_id)} to the interceptor: "
+                    + ", ".join(sorted(moved_here))
                 )
     return found
 
@@ -110,6 +129,23 @@ class _Grant:
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     moved: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One thing that has to be allowed: an action on a resource.
+
+    Args:
+        action: For example `ec2:RunInstances`.
+        arn: Without account; its name is `new` for what the request creates.
+        tags: That the request gives it.
+        create_action: What tags it at birth.
+    """
+
+    action: str
+    arn: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    create_action: str = ""
 
 
 Resolver = Callable[[str, Any], str | None]
@@ -158,60 +194,59 @@ class ConditionsKept:
                     known.append(_Grant(grant.actions, resources, moved))
 
     def wants(self, request: AwsRequest) -> bool:
-        """Requests of a role of which a statement for this action lost a condition."""
-        return any(
-            grant.moved and _covers(grant, request)
-            for grant in self._grants.get(request.caller.role, ())
-        )
+        """Requests of a deployed role that the emulator cannot judge."""
+        grants = self._grants.get(request.caller.role, ())
+        action = f"{request.service}:{request.action}"
+        covering = [grant for grant in grants if _covers(grant, action)]
+        return bool(covering) and (action in _CHECKED or any(grant.moved for grant in covering))
 
     async def answer(self, request: AwsRequest, forward: Forward) -> Answer:
-        """Forward it if every resource is allowed by some statement."""
-        grants = [
-            grant for grant in self._grants.get(request.caller.role, ()) if _covers(grant, request)
-        ]
-        for arn in await self._resources(request):
+        """Forward it if each of its resources is allowed by some statement."""
+        grants = self._grants.get(request.caller.role, ())
+        for check in _checks(request):
             allowed = False
             for grant in grants:
-                if arn != "*" and not any(fnmatchcase(arn, one) for one in grant.resources):
+                if not _covers(grant, check.action) or not _names(grant, check.arn):
                     continue
-                if await self._satisfied(grant.moved, request, arn):
+                if await self._satisfied(grant.moved, request, check):
                     allowed = True
                     break
             if not allowed:
                 return refusal_answer(
                     request,
-                    f"User: {request.caller} is not authorized to perform: "
-                    f"{request.service}:{request.action} on resource: {arn} because no "
-                    "identity-based policy allows the action under its conditions",
+                    f"User: {request.caller} is not authorized to perform: {check.action} on "
+                    f"resource: {check.arn} because no identity-based policy allows the action",
                 )
         return await forward(request)
 
-    async def _satisfied(self, condition: Condition, request: AwsRequest, arn: str) -> bool:
+    async def _satisfied(self, condition: Condition, request: AwsRequest, check: _Check) -> bool:
         for operator, block in condition.items():
             for key, patterns in block.items():
-                actual = await self._value(key, request, arn)
-                wanted = [_substituted(text, request, arn) for text in patterns]
+                actual = await self._value(key, request, check)
+                wanted = [_substituted(text, request, check.arn) for text in patterns]
                 if not _holds(operator, actual, wanted):
                     return False
         return True
 
-    async def _value(self, key: str, request: AwsRequest, arn: str) -> list[str]:
-        lowered = key.lower()
-        tag = _RESOURCE_TAG.match(key)
+    async def _value(self, key: str, request: AwsRequest, check: _Check) -> list[str]:
+        name = check.arn.rpartition("/")[2]
+        tag = _RESOURCE_TAG.match(key) or _REQUEST_TAG.match(key)
         if tag is not None:
-            tags = await self._tags(arn.rpartition("/")[2], request.operation.region)
+            tags = check.tags
+            if name != _BORN and not _REQUEST_TAG.match(key):
+                tags = await self._tags(name, request.operation.region)
             return [tags[tag[1]]] if tag[1] in tags else []
-        if lowered == "cloudwatch:namespace":
-            return [str(request.parameters.get("Namespace", ""))]
+        lowered = key.lower()
         if lowered == "dynamodb:leadingkeys":
-            return await self._leading_keys(request, arn.rpartition("/")[2])
-        if lowered == "ec2:instanceid":
-            return [arn.rpartition("/")[2]]
-        if lowered == "ec2:sourceinstancearn":
-            return [arn.rpartition("/")[0] + "/" + request.caller.name]
-        if lowered == "aws:userid":
-            return [request.caller.user_id]
-        return []
+            return await self._leading_keys(request, name)
+        values = {
+            "cloudwatch:namespace": str(request.parameters.get("Namespace", "")),
+            "ec2:instanceid": name,
+            "ec2:sourceinstancearn": f"{check.arn.rpartition('/')[0]}/{request.caller.name}",
+            "aws:userid": request.caller.user_id,
+            "ec2:createaction": check.create_action,
+        }
+        return [values[lowered]] if values.get(lowered) else []
 
     async def _tags(self, resource_id: str, region: str) -> dict[str, str]:
         answer = await self.backend.ask(
@@ -234,24 +269,6 @@ class ConditionsKept:
             for item in texts
             if item.get("resourceId") == resource_id
         }
-
-    async def _resources(self, request: AwsRequest) -> list[str]:
-        parameters = request.parameters
-        region = request.operation.region
-        if request.service == "dynamodb":
-            return [f"arn:aws:dynamodb:{region}::table/{name}" for name in _tables(parameters)]
-        if request.service == "ec2" and "InstanceId" in parameters:
-            ids = _listed(parameters["InstanceId"])
-            return [f"arn:aws:ec2:{region}::instance/{one}" for one in ids]
-        if request.service == "ec2" and "ResourceId" in parameters:
-            return [
-                f"arn:aws:ec2:{region}::{_ec2_kind(one)}/{one}"
-                for one in _listed(parameters["ResourceId"])
-            ]
-        if request.is_call("ec2", "CreateFleet", "RunInstances"):
-            templates = _launch_templates(parameters)
-            return [f"arn:aws:ec2:{region}::launch-template/{one}" for one in templates] or ["*"]
-        return ["*"]
 
     async def _leading_keys(self, request: AwsRequest, table: str) -> list[str]:
         name = await self._partition_key(table, request.operation.region)
@@ -288,17 +305,38 @@ def _documents(
     return []
 
 
+def _split(statement: dict[str, Any]) -> list[dict[str, Any]]:
+    """A statement, its EC2 calls that the emulator cannot judge apart from the others."""
+    actions = _listed(statement.get("Action", []))
+    checked = [action for action in actions if action in _CHECKED]
+    others = [action for action in actions if action not in _CHECKED]
+    if not checked or not others or statement.get("Effect") != "Allow":
+        return [statement]
+    return [
+        copy.deepcopy(statement) | {"Action": checked},
+        copy.deepcopy(statement) | {"Action": others},
+    ]
+
+
+def _grant_of(statement: dict[str, Any], stack: str, roles: Sequence[Any]) -> PolicyGrant:
+    """What a statement grants; takes out of it what the emulator gets wrong."""
+    actions = tuple(_listed(statement.get("Action", [])))
+    resources = tuple(_listed(statement.get("Resource", "*")))
+    if set(actions) <= _CHECKED:
+        moved: Condition = statement.pop("Condition", {})
+        statement["Resource"] = "*"
+    else:
+        moved = _take_out(statement)
+    return PolicyGrant(stack, tuple(roles), actions, resources, moved)
+
+
 def _take_out(statement: dict[str, Any]) -> Condition:
-    ec2_only = all(
-        str(action).startswith("ec2:") for action in _listed(statement.get("Action", []))
-    )
     moved: dict[str, dict[str, Any]] = {}
     kept: dict[str, dict[str, Any]] = {}
     for operator, block in statement.get("Condition", {}).items():
         for key, value in block.items():
-            is_tag = ec2_only and key.lower().startswith("aws:resourcetag/")
             is_variable = "${" in _without_pseudo(json.dumps(value))
-            goes = bool(_MOVED_KEYS.match(key)) or is_tag or is_variable
+            goes = bool(_MOVED_KEYS.match(key)) or is_variable
             (moved if goes else kept).setdefault(operator, {})[key] = value
     if moved:
         if kept:
@@ -312,9 +350,72 @@ def _without_pseudo(text: str) -> str:
     return re.sub(r"\$\{AWS::\w+\}", "", text)
 
 
-def _covers(grant: _Grant, request: AwsRequest) -> bool:
-    action = f"{request.service}:{request.action}".lower()
-    return any(fnmatchcase(action, pattern.lower()) for pattern in grant.actions)
+def _covers(grant: _Grant, action: str) -> bool:
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in grant.actions)
+
+
+def _names(grant: _Grant, arn: str) -> bool:
+    return arn == "*" or any(fnmatchcase(arn, pattern) for pattern in grant.resources)
+
+
+def _checks(request: AwsRequest) -> list[_Check]:
+    """Everything that has to be allowed for a request."""
+    parameters, region = request.parameters, request.operation.region
+    action = f"{request.service}:{request.action}"
+    if request.service == "dynamodb":
+        return [
+            _Check(action, f"arn:aws:dynamodb:{region}::table/{name}")
+            for name in _tables(parameters)
+        ]
+    if request.is_call("ec2", "CreateFleet", "RunInstances"):
+        return _launch_checks(request)
+    if request.service == "ec2":
+        named = _listed(parameters.get("InstanceId") or parameters.get("ResourceId") or "*")
+        tags = _tags_of(parameters.get("Tag", []))
+        return [
+            _Check(action, one if one == "*" else _ec2_arn(region, _ec2_kind(one), one), tags)
+            for one in named
+        ]
+    return [_Check(action, "*")]
+
+
+def _launch_checks(request: AwsRequest) -> list[_Check]:
+    parameters, region = request.parameters, request.operation.region
+    given = {
+        item.get("ResourceType", ""): _tags_of(item.get("Tag", []))
+        for item in parameters.get("TagSpecification", [])
+    }
+    subnets = {
+        override["SubnetId"]
+        for config in parameters.get("LaunchTemplateConfigs", [])
+        for override in config.get("Overrides", [])
+        if "SubnetId" in override
+    } | set(_listed(parameters.get("SubnetId", [])))
+    arns = [_ec2_arn(region, "launch-template", one) for one in _launch_templates(parameters)]
+    arns += [_ec2_arn(region, "subnet", one) for one in sorted(subnets)]
+    born = ("instance", "volume", "network-interface")
+    found: list[_Check] = []
+    for action in dict.fromkeys((f"ec2:{request.action}", "ec2:RunInstances")):
+        found += [_Check(action, arn) for arn in arns]
+        found += [
+            _Check(action, _ec2_arn(region, kind, _BORN), given.get(kind, {})) for kind in born
+        ]
+    if request.action == "CreateFleet":
+        fleet = _ec2_arn(region, "fleet", _BORN)
+        found.append(_Check("ec2:CreateFleet", fleet, given.get("fleet", {})))
+    found += [
+        _Check("ec2:CreateTags", _ec2_arn(region, kind, _BORN), tags, request.action)
+        for kind, tags in given.items()
+    ]
+    return found
+
+
+def _ec2_arn(region: str, kind: str, name: str) -> str:
+    return f"arn:aws:ec2:{region}::{kind}/{name}"
+
+
+def _tags_of(items: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    return {item.get("Key", ""): item.get("Value", "") for item in items}
 
 
 def _substituted(pattern: str, request: AwsRequest, arn: str) -> str:
@@ -418,7 +519,14 @@ def _scalar(value: Any) -> str:
 
 def _ec2_kind(resource_id: str) -> str:
     prefix = resource_id.partition("-")[0]
-    return {"i": "instance", "vol": "volume", "fleet": "fleet"}.get(prefix, "*")
+    kinds = {
+        "i": "instance",
+        "vol": "volume",
+        "fleet": "fleet",
+        "lt": "launch-template",
+        "eni": "network-interface",
+    }
+    return kinds.get(prefix, prefix)
 
 
 def _listed(value: Any) -> list[Any]:

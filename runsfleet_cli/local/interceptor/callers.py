@@ -111,12 +111,8 @@ class CallerBook:
         known = self._keys.get(access_key)
         if known is not None:
             return known.caller
-        if peer is not None:
-            return peer
-        if not access_key:
-            return ANONYMOUS
-        if access_key in self._root_keys or _ACCOUNT_KEY.match(access_key):
-            return ROOT
+        if self.is_root(access_key):
+            return peer or (ROOT if access_key else ANONYMOUS)
         if (
             access_key.startswith("ASIA")
             and now - self._missed.get(access_key, 0) > _REFRESH_SECONDS
@@ -125,7 +121,7 @@ class CallerBook:
             for function in await self._list_functions(region):
                 self._keys.setdefault(*function_key(function))
             known = self._keys.get(access_key)
-        return known.caller if known is not None else Caller("unknown", access_key)
+        return known.caller if known is not None else peer or Caller("unknown", access_key)
 
     def key(self, access_key: str) -> Key | None:
         """The credential, if it is known."""
