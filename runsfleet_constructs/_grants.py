@@ -16,7 +16,6 @@ from constructs import Construct
 
 from runsfleet_constructs._acknowledge import acknowledge_wildcards
 
-
 _KEY_READS = ("kms:Decrypt", "kms:DescribeKey")
 _KEY_WRITES = (
     "kms:Encrypt",

@@ -1,7 +1,7 @@
 """Judge every template: cdk-nag, the CDK's own validation and annotations, cfn-lint.
 
-Run by ``make templates``. Builds each environment of this repo and a few variants of the fleet, with
-all recommended feature flags, and exits with 1 when anything is found. Nothing is bundled or
+Run by ``make templates``. Builds each environment of this repo and a few variants of the fleet,
+with all recommended feature flags, and exits with 1 when anything is found. Nothing is bundled or
 deployed, and no account is asked.
 """
 
@@ -47,10 +47,9 @@ def main() -> int:
             templates += sorted(out.rglob("*.template.json"))
         findings += _lint(templates, Path(folder))
         count = sum(len(json.loads(path.read_text())["Resources"]) for path in templates)
-    for finding in findings:
-        print(finding)
     verdict = f"{len(findings)} findings" if findings else "nothing found"
-    print(f"{len(templates)} templates, {count} resources: {verdict}")
+    summary = f"{len(templates)} templates, {count} resources: {verdict}"
+    sys.stdout.write("".join(f"{line}\n" for line in (*findings, summary)))
     return 1 if findings else 0
 
 

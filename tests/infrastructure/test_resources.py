@@ -1,0 +1,205 @@
+"""Queues, tables, functions, network and launch templates have the properties that matter."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runsfleet_runtime.contract.tables import TTL_ATTRIBUTE
+from runsfleet_runtime.contract.tags import Tag
+from tests.infrastructure.templates import Template, construct_path, flat
+
+# logical ids of what holds data or is known to others: a change replaces a user's table or URL
+PINNED = {
+    "FleetTablesJobs2EA60B4F": "AWS::DynamoDB::GlobalTable",
+    "FleetTablesRunners8B094DFA": "AWS::DynamoDB::GlobalTable",
+    "FleetQueuesJobsBB12788A": "AWS::SQS::Queue",
+    "FleetQueuesJobsDeadLetters6B9551D1": "AWS::SQS::Queue",
+    "FleetQueuesTermination8A9E56EB": "AWS::SQS::Queue",
+    "FleetQueuesTerminationDeadLetters4A0757E9": "AWS::SQS::Queue",
+    "FleetRunnerCacheBucketD793F396": "AWS::S3::Bucket",
+    "FleetIntakeApi6D16328A": "AWS::ApiGatewayV2::Api",
+    "FleetInstancesRoleBBAC4BF6": "AWS::IAM::Role",
+    "NetworkVpcFAC8F4A5": "AWS::EC2::VPC",
+}
+
+
+def test_logical_ids_of_what_holds_data(dev: Template) -> None:
+    """What would lose data or its address by being replaced keeps its logical id."""
+    assert {name: r["Type"] for name, r in dev.resources.items() if name in PINNED} == PINNED
+
+
+@pytest.mark.parametrize(
+    ("queue", "is_fifo"), [("Queues/Jobs", True), ("Queues/Termination", False)]
+)
+def test_dead_letter_queue_is_of_its_queues_type(dev: Template, queue: str, is_fifo: bool) -> None:
+    """Each queue has a dead-letter queue of its own type after three deliveries."""
+    source = dev.at(f"{queue}/Resource", "AWS::SQS::Queue")["Properties"]
+    policy = source["RedrivePolicy"]
+    dead = dev.resources[policy["deadLetterTargetArn"]["Fn::GetAtt"][0]]
+    assert policy["maxReceiveCount"] == 3
+    assert construct_path(dead).endswith("DeadLetters/Resource")
+    assert source.get("FifoQueue", False) is is_fifo
+    assert dead["Properties"].get("FifoQueue", False) is is_fifo
+
+
+def test_queues_are_encrypted_and_kept_long(dev: Template) -> None:
+    """Every queue is encrypted, keeps messages for 14 days and refuses plain HTTP."""
+    queues = dev.of_type("AWS::SQS::Queue")
+    assert len(queues) == 4
+    for queue in queues.values():
+        assert queue["Properties"]["SqsManagedSseEnabled"] is True
+        assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+    guarded = {
+        policy["Properties"]["Queues"][0]["Ref"]
+        for policy in dev.of_type("AWS::SQS::QueuePolicy").values()
+        if any(
+            s["Effect"] == "Deny" and s["Condition"]["Bool"] == {"aws:SecureTransport": "false"}
+            for s in policy["Properties"]["PolicyDocument"]["Statement"]
+        )
+    }
+    assert guarded == set(queues)
+
+
+@pytest.mark.parametrize(
+    ("function", "queue"),
+    [("Fleet/Dispatch", "Queues/Jobs"), ("Fleet/Termination", "Queues/Termination")],
+)
+def test_messages_stay_hidden_longer_than_the_function_runs(
+    dev: Template, function: str, queue: str
+) -> None:
+    """Timeout < lease of a claim < visibility, and batches answer for each message."""
+    properties = dev.at(f"{function}/Function/Resource", "AWS::Lambda::Function")["Properties"]
+    source = dev.at(f"{queue}/Resource", "AWS::SQS::Queue")["Properties"]
+    lease = int(dev.variables("Fleet/Dispatch")["RUNSFLEET_CLAIM_LEASE_SECONDS"])
+    assert properties["Timeout"] < lease < source["VisibilityTimeout"]
+    mapping = dev.at(function, "AWS::Lambda::EventSourceMapping")["Properties"]
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["BatchSize"] == 10
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 5}
+
+
+def test_tables_bill_on_demand_and_expire(dev: Template) -> None:
+    """Both tables are on demand and name the contract's one TTL attribute."""
+    tables = dev.of_type("AWS::DynamoDB::GlobalTable")
+    assert len(tables) == 2
+    for table in tables.values():
+        properties = table["Properties"]
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+        ttl = {"AttributeName": TTL_ATTRIBUTE, "Enabled": True}
+        assert properties["TimeToLiveSpecification"] == ttl
+
+
+def test_data_is_kept_unless_told_otherwise(dev: Template, library: Template) -> None:
+    """The default keeps the jobs table and the cache, and restores the table; dev does not."""
+    for template, policy, recovery in ((library, "Retain", True), (dev, "Delete", False)):
+        table = template.at("Tables/Jobs/Resource", "AWS::DynamoDB::GlobalTable")
+        assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == policy
+        (replica,) = table["Properties"]["Replicas"]
+        found = replica["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        assert found is recovery
+        bucket = template.only("AWS::S3::Bucket")
+        assert bucket["DeletionPolicy"] == policy
+
+
+def test_cache_bucket_is_private_and_forgets(dev: Template) -> None:
+    """The cache bucket is private, encrypted, TLS only, and drops objects after 30 days."""
+    properties = dev.only("AWS::S3::Bucket")["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert "BucketEncryption" in properties
+    (rule,) = properties["LifecycleConfiguration"]["Rules"]
+    assert rule["ExpirationInDays"] == 30
+    statements = dev.only("AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    assert any(s["Effect"] == "Deny" for s in statements)
+
+
+def test_instances_are_hardened(dev: Template) -> None:
+    """Each launch template asks for IMDSv2, encrypts its volume and ends what shuts down."""
+    templates = dev.of_type("AWS::EC2::LaunchTemplate")
+    assert len(templates) == 2
+    for template in templates.values():
+        data = template["Properties"]["LaunchTemplateData"]
+        assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+        (device,) = data["BlockDeviceMappings"]
+        assert device["Ebs"]["Encrypted"] is True
+        assert device["Ebs"]["VolumeType"] == "gp3"
+        assert device["Ebs"]["DeleteOnTermination"] is True
+        assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
+        assert data["ImageId"].startswith("resolve:ssm:/aws/service/canonical/ubuntu/server/24.04")
+        for specification in data["TagSpecifications"]:
+            tags = {tag["Key"]: tag["Value"] for tag in specification["Tags"]}
+            assert tags[Tag.MANAGED] == "true"
+            assert tags[Tag.FLEET] == "dev"
+
+
+def test_nothing_comes_in(dev: Template) -> None:
+    """The instances' security group lets everything out and has no way in."""
+    properties = dev.only("AWS::EC2::SecurityGroup")["Properties"]
+    assert "SecurityGroupIngress" not in properties
+    assert not dev.of_type("AWS::EC2::SecurityGroupIngress")
+    (egress,) = properties["SecurityGroupEgress"]
+    assert egress["CidrIp"] == "0.0.0.0/0"
+
+
+def test_network_is_public_and_without_nat(dev: Template, library: Template) -> None:
+    """Three zones where the region is known, else two; gateway endpoints and no NAT."""
+    for template, zones in ((dev, 3), (library, 2)):
+        subnets = template.of_type("AWS::EC2::Subnet").values()
+        assert len(subnets) == zones
+        assert all(s["Properties"]["MapPublicIpOnLaunch"] for s in subnets)
+        assert not template.of_type("AWS::EC2::NatGateway")
+        endpoints = template.of_type("AWS::EC2::VPCEndpoint").values()
+        assert {e["Properties"]["VpcEndpointType"] for e in endpoints} == {"Gateway"}
+        services = {flat(e["Properties"]["ServiceName"]).split(".")[-1] for e in endpoints}
+        assert services == {"s3", "dynamodb"}
+
+
+def test_endpoint_takes_posts_to_one_path(dev: Template) -> None:
+    """The API has one route, a throttle above a burst of a thousand jobs, and an access log."""
+    assert dev.only("AWS::ApiGatewayV2::Route")["Properties"]["RouteKey"] == "POST /webhook"
+    stage = dev.only("AWS::ApiGatewayV2::Stage")["Properties"]
+    assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] >= 1000
+    assert "AccessLogSettings" in stage
+    assert flat(dev.body["Outputs"]["WebhookUrl"]["Value"]).endswith("/webhook")
+
+
+def test_outputs_name_what_a_stranger_has_to_create(dev: Template) -> None:
+    """The outputs tell the webhook's URL and the names of the two secrets."""
+    outputs = {name: flat(output["Value"]) for name, output in dev.body["Outputs"].items()}
+    assert outputs["GitHubAppSecret"] == "runsfleet/github-app"
+    assert outputs["WebhookSecret"] == "runsfleet/github-app-webhook"
+    assert outputs["FleetName"] == "dev"
+    assert {"JobsQueueUrl", "TerminationQueueUrl", "JobsTableName", "RunnersTableName"} <= set(
+        outputs
+    )
+
+
+def test_logs_do_not_pile_up(dev: Template) -> None:
+    """Every function writes to a group of its own that has a retention."""
+    groups = dev.of_type("AWS::Logs::LogGroup")
+    assert {group["Properties"]["RetentionInDays"] for group in groups.values()} == {7}
+    used = {
+        f["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
+        for f in dev.of_type("AWS::Lambda::Function").values()
+    }
+    assert used < set(groups)
+    assert len(used) == 3
+
+
+def test_no_custom_resource_and_no_secret(dev: Template, parameters: Template) -> None:
+    """Nothing runs at deployment, and no template makes a secret or holds one."""
+    for template in (dev, parameters):
+        types = {r["Type"] for r in template.resources.values()}
+        assert not [t for t in types if t.startswith(("Custom::", "AWS::CloudFormation::Custom"))]
+        assert not types & {"AWS::SecretsManager::Secret", "AWS::SSM::Parameter"}
+        assert not re.search(r"BEGIN [A-Z ]*PRIVATE KEY|ghs_|ghp_", str(template.body))
+
+
+def test_parameter_store_needs_no_table(parameters: Template) -> None:
+    """With the store in Parameter Store there is no table of configurations."""
+    assert len(parameters.of_type("AWS::DynamoDB::GlobalTable")) == 1
+    variables = parameters.variables("Fleet/Dispatch")
+    assert variables["RUNSFLEET_CONFIG_STORE"] == "ssm"
+    assert variables["RUNSFLEET_CONFIG_PARAMETER_PREFIX"] == "/runs-fleet/variant/runners"
+    assert "RUNSFLEET_RUNNERS_TABLE" not in variables
