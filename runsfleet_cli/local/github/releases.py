@@ -24,7 +24,9 @@ SUPPORT_SECONDS: Final = 30 * 86_400
 FLOOR: Final = (2, 329, 0)
 """Older versions can no longer register (GitHub's changelog, 2026-06-12)."""
 CHUNK: Final = 16_384
-SLOW_CHUNK_SECONDS: Final = 0.25
+SLOW_CHUNKS: Final = 20
+SLOW_SECONDS: Final = 5.0
+"""How long a download takes that a fault makes slow, whatever its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +208,10 @@ class Releases:
             if request.transport is not None:
                 request.transport.close()
             return response
-        for start in range(0, len(content), CHUNK):
+        size = CHUNK if kind != "slow" else -(-len(content) // SLOW_CHUNKS)
+        for start in range(0, len(content), size):
             if kind == "slow":
-                await asyncio.sleep(SLOW_CHUNK_SECONDS)
-            await response.write(content[start : start + CHUNK])
+                await asyncio.sleep(SLOW_SECONDS / SLOW_CHUNKS)
+            await response.write(content[start : start + size])
         await response.write_eof()
         return response

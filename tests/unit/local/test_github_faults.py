@@ -63,6 +63,17 @@ def test_a_download_can_be_spoilt(github: BackgroundStandIn) -> None:
         fetch("GET", entry["download_url"])
 
 
+def test_a_download_can_be_slow(github: BackgroundStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow download takes its time and is complete in the end."""
+    monkeypatch.setattr("runsfleet_cli.local.github.releases.SLOW_SECONDS", 0.4)
+    entry = github.stand_in.releases.downloads()[0]
+    control(github, "POST", "/faults", {"route": "*/releases/download/*", "download": "slow"})
+    began = time.monotonic()
+    content = fetch("GET", entry["download_url"]).content
+    assert time.monotonic() - began >= 0.4
+    assert hashlib.sha256(content).hexdigest() == entry["sha256_checksum"]
+
+
 def test_a_fault_answers_a_status_some_times(github: BackgroundStandIn) -> None:
     """A rule for a route strikes as often as it says, with its headers; others are untouched."""
     token = installation_token(github)

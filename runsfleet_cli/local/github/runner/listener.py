@@ -73,6 +73,7 @@ class Listener:
         self._service = Service(settings)
         self._shutdown = threading.Event()
         self._execution: JobExecution | None = None
+        self._taking = False
         self._session = ""
 
     def on_signal(self, _number: int, _frame: object) -> None:
@@ -81,7 +82,7 @@ class Listener:
         self._shutdown.set()
         if self._execution is not None:
             self._execution.stop("cancelled")
-        else:
+        elif not self._taking:
             # ends a long poll that is under way
             raise KeyboardInterrupt
 
@@ -170,14 +171,18 @@ class Listener:
 
     def _take(self, job_id: int) -> bool:
         """Pick a job up and run it; answers whether the runner is done."""
+        # from here on a signal must not interrupt: the job would be lost instead of cancelled
+        self._taking = True
         try:
             _, job = self._service.call("POST", f"/jobs/{job_id}/acquire", {})
         except (ServiceError, ConnectionLostError) as error:
             say(f"{stamp()}: Job {job_id} could not be picked up: {error}")
-            return False
+            self._taking = False
+            return self._shutdown.is_set()
         say(f"{stamp()}: Running job: {job['name']}")
         result = self._run(job)
         say(f"{stamp()}: Job {job['name']} completed with result: {result}")
+        self._execution, self._taking = None, False
         return self._settings.ephemeral or self._shutdown.is_set()
 
     def _run(self, job: dict[str, Any]) -> str:
