@@ -269,8 +269,26 @@ def unpack(archive: Path, root: Path) -> None:
     root.mkdir(mode=0o755)
     try:
         with tarfile.open(archive, mode="r:gz") as tar:
-            tar.extractall(root, filter="data")
+            _extract(tar, root)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise PackageError(f"cannot unpack {archive.name}: {error}") from error
     if not (root / "run.sh").is_file():
         raise PackageError(f"{archive.name} holds no run.sh")
+
+
+def _extract(tar: tarfile.TarFile, root: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(root, filter="data")
+        return
+    # Debian 12 has 3.11.2, which knows no filters yet (3.11.4): only what a runner consists of
+    top = root.resolve()
+    for member in tar.getmembers():
+        lands = (top / member.name).resolve()
+        points = lands.parent / member.linkname if member.issym() else top / member.linkname
+        inside = lands.is_relative_to(top) and points.resolve().is_relative_to(top)
+        plain = member.isfile() or member.isdir() or member.islnk() or member.issym()
+        if not (inside and plain):
+            raise PackageError(f"cannot unpack {tar.name}: {member.name!r} has no place in it")
+        member.mode &= 0o755
+        member.uid = member.gid = -1
+        tar.extract(member, root, numeric_owner=True)

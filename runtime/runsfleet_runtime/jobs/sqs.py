@@ -6,6 +6,7 @@ its ``not_before``; dispatch defers it on receipt by its visibility timeout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -76,7 +77,9 @@ class SqsJobs:
 
     def defer(self, receipt_handle: str, seconds: float) -> None:
         """Defer a message; see :class:`~runsfleet_runtime.jobs.ports.SendsJobs`."""
-        timeout = max(0, min(_LONGEST_VISIBILITY, round(seconds)))
+        # up, not to the nearest: a message that comes back too early is received again at once, and
+        # each receive brings it nearer to the dead-letter queue
+        timeout = max(1, min(_LONGEST_VISIBILITY, math.ceil(seconds)))
         try:
             self._client.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=receipt_handle, VisibilityTimeout=timeout

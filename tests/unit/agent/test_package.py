@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,7 @@ def test_the_version_is_in_the_file_name(name: str, version: str | None) -> None
     assert package_version(name) == version
 
 
+@pytest.mark.parametrize("has_filters", [True, False])
 @pytest.mark.parametrize(
     "content",
     [
@@ -228,12 +230,27 @@ def test_the_version_is_in_the_file_name(name: str, version: str | None) -> None
         PACKAGE[: len(PACKAGE) // 2],
     ],
 )
-def test_an_archive_cannot_lead_outside(tmp_path: Path, content: bytes) -> None:
+def test_an_archive_cannot_lead_outside(
+    tmp_path: Path, content: bytes, has_filters: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Members that leave the root, foreign links and damaged archives are refused."""
+    if not has_filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(PackageError, match=r"a\.tar\.gz"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "root")
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_python_without_filters_unpacks_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's Python 3.11.2 has no extraction filters; links inside the package are kept."""
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    content = archive({"run.sh": "x", "bin/a": "y"}, links={"link": "bin/a"})
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    unpack(tmp_path / "a.tar.gz", tmp_path / "root")
+    assert (tmp_path / "root" / "link").read_text() == "y"
 
 
 class TestUrlDownloads:
