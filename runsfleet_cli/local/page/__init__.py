@@ -1,0 +1,1 @@
+"""The page of the local cloud and the JSON behind it."""
