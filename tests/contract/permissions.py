@@ -1,10 +1,10 @@
 """Which IAM actions a function's code needs, read from the code.
 
-From a builder in a composition module, or from a module, the code that can run is followed by name:
-a class runs when running code mentions it, a method when moreover running code mentions its name. In
-what runs of the adapters the calls of botocore clients are looked for: ``client.send_message_batch``
-needs ``sqs:SendMessage``; a transaction needs the actions of its parts. Names are compared, not
-types, so the answer may hold too much and never too little.
+From a builder in a composition module, or from a module, the code that can run is followed by
+name: a class runs when running code mentions it, a method when moreover running code mentions its
+name. In what runs of the adapters the calls of botocore clients are looked for:
+``client.send_message_batch`` needs ``sqs:SendMessage``; a transaction needs the actions of its
+parts. Names are compared, not types, so the answer may hold too much and never too little.
 """
 
 from __future__ import annotations
