@@ -288,7 +288,7 @@ def _extract(tar: tarfile.TarFile, root: Path) -> None:
         inside = lands.is_relative_to(top) and points.resolve().is_relative_to(top)
         plain = member.isfile() or member.isdir() or member.islnk() or member.issym()
         if not (inside and plain):
-            raise PackageError(f"cannot unpack {tar.name}: {member.name!r} has no place in it")
+            raise PackageError(f"cannot unpack {tar.name!r}: {member.name!r} has no place in it")
         member.mode &= 0o755
         member.uid = member.gid = -1
         tar.extract(member, root, numeric_owner=True)
