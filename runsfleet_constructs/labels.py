@@ -8,7 +8,6 @@ from typing import Any
 
 from runsfleet_runtime.contract.environment import OfferedImage
 from runsfleet_runtime.labels import settings as grammar
-from runsfleet_runtime.labels.settings import LabelSettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class LabelOptions:
         max_cpu: Most vCPUs that a label may ask for.
 
     Raises:
-        ValueError: If an alias or image could not be used; every finding at once.
+        LabelSettingsError: If an alias or image could not be used; every finding at once.
 
     Example:
         >>> LabelOptions(images={"gpu": LabelImage(reference="ami-0123456789abcdef0")}).max_cpu
@@ -75,17 +74,14 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         """Check the options as soon as they are written, with the code that reads labels."""
-        try:
-            grammar.LabelSettings(
-                aliases=tuple(grammar.LabelAlias(a.match, a.spec, a.pattern) for a in self.aliases),
-                images={
-                    name: grammar.LabelImage(image.reference, image.platform, image.min_disk_gib)
-                    for name, image in self.images.items()
-                },
-                limits=grammar.LabelLimits(max_cpu=self.max_cpu),
-            )
-        except LabelSettingsError as error:
-            raise ValueError(str(error)) from None
+        grammar.LabelSettings(
+            aliases=tuple(grammar.LabelAlias(a.match, a.spec, a.pattern) for a in self.aliases),
+            images={
+                name: grammar.LabelImage(image.reference, image.platform, image.min_disk_gib)
+                for name, image in self.images.items()
+            },
+            limits=grammar.LabelLimits(max_cpu=self.max_cpu),
+        )
 
     def to_environment(self) -> dict[str, Any]:
         """Return the fields of the runtime's ``LabelEnvironment`` that these options set."""

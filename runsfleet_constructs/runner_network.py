@@ -71,8 +71,8 @@ class RunnerNetwork(Construct):
         acknowledge(
             vpc,
             "AwsSolutions-VPC7",
-            "flow logs of short-lived runners cost more than the fleet at rest; add them to the vpc "
-            "where a policy asks for them",
+            "flow logs of short-lived runners cost more than the fleet at rest; add them to the "
+            "vpc where a policy asks for them",
         )
         cdk.Tags.of(self).add("Name", self.node.path)
         gateway = ec2.CfnInternetGateway(self, "Internet")

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from runsfleet_runtime.labels.settings import LabelSettingsError
 from stacks.environment_model import EnvironmentFile
 from stacks.yaml_positions import Document, Finding, Location, read
 
@@ -87,13 +88,32 @@ def load_environment(path: Path) -> EnvironmentFile | list[Finding]:
         environment = EnvironmentFile.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        return document.findings + [_finding(document, detail) for detail in details]
+        found = [f for detail in details for f in _findings(document, detail)]
+        return document.findings + found
     return document.findings or environment
 
 
-def _finding(document: Document, detail: ErrorDetails) -> Finding:
+def _findings(document: Document, detail: ErrorDetails) -> Iterator[Finding]:
     location = _without_variants(document, detail["loc"])
-    return document.find(location, _message(location, detail))
+    error = detail.get("ctx", {}).get("error")
+    if not isinstance(error, LabelSettingsError):
+        yield document.find(location, _message(location, detail))
+        return
+    for finding in error.findings:
+        message = f"{finding.reason}; {finding.cure}, got {finding.value!r}"
+        yield document.find((*location, *_label_place(finding.key)), message)
+
+
+def _label_place(key: str) -> Location:
+    """Return where a finding of the label grammar stands below ``labels``.
+
+    Example:
+        >>> _label_place("label_aliases[1].spec: runner")
+        ('aliases', 1, 'spec')
+    """
+    found = re.match(r"(?:label_)?(\w+)(?:\[([^\]]+)\])?(?:\.(\w+))?", key)
+    parts = [part for part in (found.groups() if found else ()) if part]
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def _without_variants(document: Document, location: Location) -> Location:

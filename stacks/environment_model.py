@@ -15,8 +15,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     model_validator,
 )
 
@@ -120,7 +122,11 @@ class RunnersPart(_Part):
     """The instances."""
 
     spot: bool = True
-    image: Literal["ubuntu-24.04", "amazon-linux-2023"] | ImagePart = "ubuntu-24.04"
+    image: Annotated[
+        Annotated[Literal["ubuntu-24.04", "amazon-linux-2023"], Tag("name")]
+        | Annotated[ImagePart, Tag("own")],
+        Discriminator(lambda value: "own" if isinstance(value, dict | ImagePart) else "name"),
+    ] = "ubuntu-24.04"
     volume_gib: Annotated[int, Field(ge=8, le=16384)] = 30
     config_store: Store = ConfigStore.DYNAMODB
     session_manager: bool = True

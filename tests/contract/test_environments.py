@@ -18,6 +18,8 @@ from runsfleet_runtime.contract.environment import (
 )
 from tests.infrastructure.templates import Template, construct_path, flat
 
+EXPORT = re.compile(r"^export (RUNSFLEET_\w+)=(.*)$", re.MULTILINE)
+
 FUNCTIONS: list[tuple[str, type[Environment]]] = [
     ("Fleet/Intake", WebhookEnvironment),
     ("Fleet/Dispatch", DispatchEnvironment),
@@ -48,7 +50,7 @@ def test_agent_reads_what_it_is_given(dev: Template, parameters: Template) -> No
             script = flat(launch["Properties"]["LaunchTemplateData"]["UserData"])
             given = {
                 name: value.strip("'")
-                for name, value in re.findall(r"^export (RUNSFLEET_\w+)=(.*)$", script, re.MULTILINE)
+                for name, value in EXPORT.findall(script)
                 if not name.startswith("RUNSFLEET_AGENT_")
             }
             agent = AgentEnvironment.from_environ(given)
@@ -89,6 +91,4 @@ def test_dispatch_launches_what_there_is(dev: Template) -> None:
 
 
 def _export(script: str, name: str) -> str:
-    found = re.search(rf"^export {name}=(.*)$", script, re.MULTILINE)
-    assert found is not None
-    return found[1].strip("'")
+    return dict(EXPORT.findall(script))[name].strip("'")
