@@ -28,6 +28,7 @@ class _Route:
     required_headers: frozenset[str]
     literal_length: int
     name: str
+    members: Mapping[str, str]
 
 
 def match_operation(
@@ -59,10 +60,14 @@ def match_operation(
             best = (rank, route, found)
     if best is None:
         return None
+    route, found = best[1:]
+    in_path = {key: unquote(value) for key, value in found.groupdict().items() if value}
     parameters: dict[str, Any] = {
-        key: unquote(value) for key, value in best[2].groupdict().items() if value
+        route.members[key]: value
+        for key, value in (given | in_path).items()
+        if key in route.members
     }
-    return best[1].name, parameters
+    return route.name, parameters
 
 
 @cache
@@ -88,9 +93,24 @@ def _routes(service: str) -> tuple[_Route, ...]:
                 required_headers=_required_headers(model, operation),
                 literal_length=len(re.sub(r"\{[^}]*\}", "", path)),
                 name=name,
+                members=_members(model, operation),
             )
         )
     return tuple(routes)
+
+
+def _members(model: dict[str, Any], operation: dict[str, Any]) -> dict[str, str]:
+    """Name in a path (as a group of the pattern) or query -> name of the parameter."""
+    shape = model["shapes"].get(operation.get("input", {}).get("shape", ""), {})
+    named = {
+        member.get("locationName", name): (name, member.get("location"))
+        for name, member in shape.get("members", {}).items()
+    }
+    return {
+        re.sub(r"\W", "_", wire) if location == "uri" else wire: name
+        for wire, (name, location) in named.items()
+        if location in {"uri", "querystring"}
+    }
 
 
 def _required_headers(model: dict[str, Any], operation: dict[str, Any]) -> frozenset[str]:

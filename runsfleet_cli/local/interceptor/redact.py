@@ -67,7 +67,7 @@ def _clean(name: str, value: Any) -> Any:
 
 
 def _clean_text(text: str) -> str:
-    if text[:1] == "{" and _SECRET_NAME.search(text):
+    if text[:1] == "{":
         try:
             return json.dumps(_clean("", json.loads(text)), separators=(",", ":"))
         except ValueError:
