@@ -13,7 +13,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,13 +116,19 @@ class LocalAws:
         await self.interceptor.stop()
 
     async def deploy(
-        self, assembly: Path, *, cdk: Path, progress: Progress = lambda _: None
+        self,
+        assembly: Path,
+        *,
+        cdk: Path,
+        stacks: Sequence[str] = ("**",),
+        progress: Progress = lambda _: None,
     ) -> Deployment:
         """Deploy a cloud assembly as far as the emulator can take it.
 
         Args:
             assembly: A `cdk.out` folder; not changed.
             cdk: The CDK CLI.
+            stacks: Patterns as `cdk deploy` takes them, e.g. `dev/*`; default: all.
             progress: Told each line of the CLI.
 
         Returns:
@@ -133,10 +139,10 @@ class LocalAws:
         """
         target = self.target
         copy = self.settings.directory / "cdk.out"
-        self.adapted = adapted = await asyncio.to_thread(adapt_assembly, assembly, copy)
+        self.adapted = adapted = await asyncio.to_thread(adapt_assembly, assembly, copy, stacks)
         cli = CdkCli(cdk, target, self.settings.directory / "cdk-home")
         await cli.bootstrap(progress)
-        await cli.deploy(adapted.directory, progress=progress)
+        await cli.deploy(adapted.directory, stacks, progress)
         self.deploy_seconds = dict(cli.seconds)
         deployment = await read_back(target, adapted.directory)
         if self.gaps.conditions is not None:

@@ -20,7 +20,6 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -36,7 +35,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runsfleet_cli.local.emulator import ROOT_ACCESS_KEY, ROOT_SECRET_KEY
-from runsfleet_cli.local.emulator_gaps.templates import construct_paths
+from runsfleet_cli.local.emulator_gaps.templates import stack_templates
 
 if TYPE_CHECKING:
     from runsfleet_cli.local.tls import TlsFiles
@@ -354,8 +353,8 @@ def _read_back(target: AwsTarget, assembly: Path) -> Deployment:
     client = target.client("cloudformation")
     outputs: dict[str, dict[str, str]] = {}
     resources: list[DeployedResource] = []
-    paths = construct_paths(assembly)
-    for name, template in _stacks(assembly).items():
+    for template in stack_templates(assembly):
+        name = template.name
         try:
             stack = client.describe_stacks(StackName=name)["Stacks"][0]
             pages = client.get_paginator("list_stack_resources").paginate(StackName=name)
@@ -372,22 +371,8 @@ def _read_back(target: AwsTarget, assembly: Path) -> Deployment:
                 logical_id=item["LogicalResourceId"],
                 physical_id=item.get("PhysicalResourceId", ""),
                 type=item["ResourceType"],
-                path=paths.get(template, {}).get(item["LogicalResourceId"], ""),
+                path=template.paths.get(item["LogicalResourceId"], ""),
             )
             for item in described
         ]
     return Deployment(outputs, tuple(resources))
-
-
-def _stacks(assembly: Path) -> dict[str, Path]:
-    """Template file by stack name, of this assembly and of those nested in it."""
-    manifest = json.loads((assembly / "manifest.json").read_text())
-    found: dict[str, Path] = {}
-    for artifact_id, artifact in manifest.get("artifacts", {}).items():
-        properties = artifact.get("properties", {})
-        if artifact["type"] == "aws:cloudformation:stack":
-            name = properties.get("stackName", artifact_id)
-            found[name] = assembly / properties["templateFile"]
-        elif artifact["type"] == "cdk:cloud-assembly":
-            found |= _stacks(assembly / properties["directoryName"])
-    return found

@@ -88,9 +88,4 @@ class DeployedNames:
         return pattern.format(region=self._region, account=self._account, id=resource.physical_id)
 
     def _find(self, stack: str, logical_id: str) -> DeployedResource | None:
-        found = self._resources.get((stack, logical_id))
-        if found is not None:
-            return found
-        # a template file is named for its artifact, which may differ from the stack's name
-        same = [item for (_, one), item in self._resources.items() if one == logical_id]
-        return same[0] if len(same) == 1 else None
+        return self._resources.get((stack, logical_id))

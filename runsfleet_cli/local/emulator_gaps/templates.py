@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class AdaptedAssembly:
     Args:
         directory: The copy, to be deployed instead of the original.
         notes: One sentence for each thing that differs, for people.
-        grants: IAM statements that the interceptor has to complete, by template file.
+        grants: IAM statements that the interceptor has to complete.
     """
 
     directory: Path
@@ -92,58 +93,80 @@ class _Template:
         del self.resources[logical_id]
 
 
-def adapt_assembly(source: Path, target: Path) -> AdaptedAssembly:
+@dataclass(frozen=True, slots=True)
+class StackTemplate:
+    """A stack of an assembly.
+
+    Args:
+        file: Its template.
+        name: Stack name.
+        path: Its construct path, e.g. `dev/eu-central-1`.
+        paths: Construct path by logical id, beginning with the stack's.
+    """
+
+    file: Path
+    name: str
+    path: str
+    paths: Mapping[str, str]
+
+
+def adapt_assembly(source: Path, target: Path, stacks: Sequence[str] = ("**",)) -> AdaptedAssembly:
     """Copy a cloud assembly and make its templates deployable.
 
     Args:
-        source: A `cdk.out` folder, nested stages included; not changed.
+        source: A `cdk.out` folder, stages included; not changed.
         target: Replaced if it exists.
+        stacks: Adapt these only, by patterns as `cdk deploy` takes them.
     """
     if target.exists():
         shutil.rmtree(target)
     shutil.copytree(source, target, symlinks=True)
     notes: list[str] = []
     grants: list[PolicyGrant] = []
-    paths = construct_paths(target)
-    for path in sorted(target.rglob("*.template.json")):
-        adapted, template_grants, template_notes = adapt_template(
-            json.loads(path.read_text()),
-            path.name.removesuffix(".template.json"),
-            paths.get(path, {}),
-        )
-        path.write_text(json.dumps(adapted, indent=1))
+    for stack in stack_templates(target):
+        if not any(fnmatch(name, one) for name in (stack.path, stack.name) for one in stacks):
+            continue
+        body = json.loads(stack.file.read_text())
+        adapted, template_grants, template_notes = adapt_template(body, stack.name, stack.paths)
+        stack.file.write_text(json.dumps(adapted, indent=1))
         notes += template_notes
         grants += template_grants
     return AdaptedAssembly(target, tuple(notes), tuple(grants))
 
 
-def construct_paths(assembly: Path) -> dict[Path, dict[str, str]]:
-    """Construct path by logical id, of each stack template of an assembly and of its stages.
+def stack_templates(assembly: Path) -> list[StackTemplate]:
+    """All stacks of an assembly and of the stages in it.
 
     Args:
         assembly: A `cdk.out` folder.
-
-    Returns:
-        By template file; the path begins with the stack, e.g. `dev-eu/Runners/Jobs/Queue/Resource`.
     """
     manifest = json.loads((assembly / "manifest.json").read_text())
-    found: dict[Path, dict[str, str]] = {}
-    for artifact in manifest.get("artifacts", {}).values():
+    found: list[StackTemplate] = []
+    for artifact_id, artifact in manifest.get("artifacts", {}).items():
         properties = artifact.get("properties", {})
         if artifact["type"] == "cdk:cloud-assembly":
-            found |= construct_paths(assembly / properties["directoryName"])
+            found += stack_templates(assembly / properties["directoryName"])
         if artifact["type"] != "aws:cloudformation:stack":
             continue
         metadata = artifact.get("metadata", {})
         more = artifact.get("additionalMetadataFile")
         if more:
             metadata = metadata | json.loads((assembly / more).read_text())
-        found[assembly / properties["templateFile"]] = {
+        paths = {
             entry["data"]: path.lstrip("/")
             for path, entries in metadata.items()
             for entry in entries
             if entry["type"] == "aws:cdk:logicalId"
         }
+        found.append(
+            StackTemplate(
+                file=assembly / properties["templateFile"],
+                name=properties.get("stackName", artifact_id),
+                # "dev/eu-central-1 (name-of-the-stack)" where path and name differ
+                path=artifact.get("displayName", artifact_id).partition(" (")[0],
+                paths=paths,
+            )
+        )
     return found
 
 
