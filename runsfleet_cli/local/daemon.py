@@ -139,12 +139,11 @@ def _announce(options: DaemonOptions, endpoints: Endpoints) -> list[Path]:
     for file in files:
         write_state(file, endpoints)
     _say({"ready": json.loads(endpoints.to_json())})
-    if not options.attached:
-        # nobody reads it any more; a later write must not fail
-        with contextlib.suppress(OSError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
+    # nobody reads them any more, and a pipe that fills up would stop this process
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
     return files
 
 

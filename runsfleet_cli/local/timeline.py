@@ -236,6 +236,9 @@ class Timeline:
         if call.outcome == "fault" and call.action != "CreateFleet":
             text = f"fault {call.fault}: {call.service}:{call.action} {call.error or 'delayed'}"
             self._add(ended, Stage.FAULT, text, detail={"caller": call.caller})
+        elif call.error == "NoSuchKey":
+            # a cache that does not have it yet: asked for, and not an error
+            return
         elif call.outcome == "error" and call.caller.startswith(("function:", "instance:")):
             text = f"{call.service}:{call.action} refused: {call.error} (by {call.caller})"
             self._add(ended, Stage.ERROR, text, detail={"caller": call.caller})

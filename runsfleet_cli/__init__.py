@@ -1,0 +1,1 @@
+"""What runs on an operator's machine: the `runsfleet` command and the local cloud."""
