@@ -147,7 +147,7 @@ class LocalAws:
         deployment = await read_back(target, adapted.directory)
         if self.gaps.conditions is not None:
             names = DeployedNames(deployment, self.settings.account, self.settings.region)
-            self.gaps.conditions.keep(adapted.grants, names.text)
+            self.gaps.conditions.keep(adapted.grants, names)
         return deployment
 
     def client(self, service: str) -> Any:

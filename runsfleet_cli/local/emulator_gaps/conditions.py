@@ -16,7 +16,7 @@ subnets, and the instance, volume and network interface to be; `ec2:CreateFleet`
 Example:
     >>> grants = move_conditions(template, "dev-runsfleet", notes)
     >>> gap = ConditionsKept(interceptor.backend)
-    >>> gap.keep(grants, resolver)
+    >>> gap.keep(grants, names)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from xml.etree import ElementTree as ET
 
 from runsfleet_cli.local.interceptor.answers import refusal_answer
@@ -148,8 +148,14 @@ class _Check:
     create_action: str = ""
 
 
-Resolver = Callable[[str, Any], str | None]
-"""(stack, template value) -> its deployed text, or None if that cannot be told."""
+class ResolvesNames(Protocol):
+    """Knows what a deployment called things. See `references.DeployedNames`."""
+
+    def text(self, stack: str, value: Any) -> str | None:
+        """The text of a template value, or None if it cannot be told."""
+
+    def pattern(self, stack: str, value: Any) -> str:
+        """The text, with `*` for what cannot be told."""
 
 
 @dataclass(slots=True)
@@ -164,33 +170,32 @@ class ConditionsKept:
     _grants: dict[str, list[_Grant]] = field(default_factory=dict)
     _partition_keys: dict[str, str] = field(default_factory=dict)
 
-    def keep(self, grants: Iterable[PolicyGrant], resolve: Resolver) -> None:
+    def keep(self, grants: Iterable[PolicyGrant], names: ResolvesNames) -> None:
         """Enforce these from now on.
 
         Args:
             grants: From `move_conditions`.
-            resolve: Turns references into deployed names and ARNs.
+            names: Turns references into deployed names and ARNs.
         """
         for grant in grants:
             resources = tuple(
-                _without_account(resolve(grant.stack, item) or "*") for item in grant.resources
+                _without_account(names.pattern(grant.stack, item)) for item in grant.resources
             )
             moved = {
                 operator: {
                     key: [
                         text
                         for item in _listed(values)
-                        if (text := resolve(grant.stack, item)) is not None
+                        if (text := names.text(grant.stack, item)) is not None
                     ]
                     for key, values in block.items()
                 }
                 for operator, block in grant.moved.items()
             }
             for reference in grant.roles:
-                role = resolve(grant.stack, reference)
+                role = names.text(grant.stack, reference)
                 if role is not None:
-                    name = role.rpartition("/")[2]
-                    known = self._grants.setdefault(name, [])
+                    known = self._grants.setdefault(role.rpartition("/")[2], [])
                     known.append(_Grant(grant.actions, resources, moved))
 
     def wants(self, request: AwsRequest) -> bool:

@@ -273,7 +273,10 @@ def _template_of(body: bytes) -> _Template:
         image_id=texts.get("imageId", ""),
         instance_type=texts.get("instanceType", ""),
         metadata_options=tuple(
-            (_name(node), node.text or "") for node in (options if options is not None else ())
+            (_name(node), node.text or "")
+            for node in (options if options is not None else ())
+            # of the template's own; an instance has another
+            if _name(node) != "state"
         ),
     )
 

@@ -53,24 +53,31 @@ class DeployedNames:
             stack: Name of the template's stack.
             value: A string or an intrinsic function.
         """
+        return self._resolve(stack, value, None)
+
+    def pattern(self, stack: str, value: Any) -> str:
+        """As `text`, with `*` for each part that cannot be told."""
+        return self._resolve(stack, value, "*") or "*"
+
+    def _resolve(self, stack: str, value: Any, unknown: str | None) -> str | None:
         if isinstance(value, str):
             return value
         if not isinstance(value, dict) or len(value) != 1:
-            return None
+            return unknown
         ((function, argument),) = value.items()
         if function == "Ref":
-            return self._ref(stack, argument)
+            return self._ref(stack, argument) or unknown
         if function == "Fn::GetAtt" and isinstance(argument, list):
-            return self._attribute(stack, *argument)
+            return self._attribute(stack, *argument) or unknown
         if function == "Fn::Join":
-            parts = [self.text(stack, item) for item in argument[1]]
+            parts = [self._resolve(stack, item, unknown) for item in argument[1]]
             return None if None in parts else str(argument[0]).join(map(str, parts))
         if function == "Fn::Sub" and isinstance(argument, str):
             text = argument
             for name, replacement in self._pseudo.items():
                 text = text.replace(f"${{{name}}}", replacement)
             return text
-        return None
+        return unknown
 
     def _ref(self, stack: str, name: str) -> str | None:
         if name in self._pseudo:
@@ -80,7 +87,11 @@ class DeployedNames:
 
     def _attribute(self, stack: str, name: str, attribute: str) -> str | None:
         resource = self._find(stack, name)
-        if resource is None or attribute not in {"Arn", "Id"}:
+        if resource is None:
+            return None
+        if attribute in {"GroupId", "LaunchTemplateId", "VpcId"}:
+            return resource.physical_id
+        if attribute not in {"Arn", "Id"}:
             return None
         pattern = _ARNS.get(resource.type)
         if pattern is None:

@@ -121,7 +121,7 @@ def _kept(tags: dict[str, dict[str, str]], *statements: dict[str, Any]) -> Condi
         "123456789012",
         "eu-1",
     )
-    gap.keep(grants, names.text)
+    gap.keep(grants, names)
     return gap
 
 
@@ -270,6 +270,21 @@ def test_a_fleet_needs_every_resource_and_its_tags() -> None:
     assert (
         _verdict(_kept({}, *missing), _fleet_call({"fleet": "a"}, ("instance", "volume"))) is False
     )
+
+
+def test_references_resolve_as_far_as_they_can() -> None:
+    """What cannot be told is a `*` in a resource, in its place only, and unknown elsewhere."""
+    role = DeployedResource("s", "Role", "role-1", "AWS::IAM::Role", "")
+    names = DeployedNames(Deployment({}, (role,)), "123456789012", "eu-1")
+    parts = ["arn:aws:ec2:", {"Ref": "AWS::Region"}, ":", {"Fn::GetAtt": ["Other", "GroupId"]}]
+    joined = {"Fn::Join": ["", parts]}
+    assert names.text("s", joined) is None
+    assert names.pattern("s", joined) == "arn:aws:ec2:eu-1:*"
+    assert names.text("s", {"Fn::GetAtt": ["Role", "Arn"]}) == (
+        "arn:aws:iam::123456789012:role/role-1"
+    )
+    assert names.text("s", {"Fn::Sub": "${AWS::AccountId}/x"}) == "123456789012/x"
+    assert names.text("other", {"Ref": "Role"}) is None
 
 
 def test_tagging_later_is_refused_where_only_birth_is_allowed() -> None:
