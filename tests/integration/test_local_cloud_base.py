@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from runsfleet_cli.local.aws import LocalAws, LocalAwsSettings
-from runsfleet_cli.local.deploy import Deployment, find_cdk
+from runsfleet_cli.local.deploy import CdkCli, DeployError, Deployment, find_cdk
 from runsfleet_cli.local.interceptor import Call, FaultRule
 
 pytestmark = pytest.mark.integration
@@ -445,6 +445,63 @@ def test_stopping_leaves_no_process(assembly: Path, tmp_path: Path) -> None:
     assert _members(group)
     running.close()
     assert _members(group) == []
+
+
+def test_the_emulator_ends_with_who_started_it(tmp_path: Path) -> None:
+    """When the process that started it is killed, the emulator goes by itself."""
+    script = """
+import asyncio, sys
+from pathlib import Path
+from runsfleet_cli.local.aws import LocalAws, LocalAwsSettings
+
+async def main():
+    aws = LocalAws(LocalAwsSettings(directory=Path(sys.argv[1]), project=Path(sys.argv[2])))
+    await aws.start()
+    print(aws.backend.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path, PROJECT],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+    ) as process:
+        assert process.stdout is not None
+        group = int(process.stdout.readline())
+        assert _members(group)
+        process.kill()
+    deadline = time.monotonic() + 15
+    while _members(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _members(group) == []
+
+
+def test_failed_deployment_names_resource_and_reason(tmp_path: Path) -> None:
+    """A resource that the emulator refuses is named, with its reason, by the error."""
+    assembly = tmp_path / "cdk.out"
+    assembly.mkdir()
+    alarm = {"Metrics": [{"Id": "a", "Expression": "1"}], "EvaluationPeriods": 1, "Threshold": 1}
+    alarm["ComparisonOperator"] = "GreaterThanThreshold"
+    template = {"Resources": {"Bad": {"Type": "AWS::CloudWatch::Alarm", "Properties": alarm}}}
+    (assembly / "s.template.json").write_text(json.dumps(template))
+    (assembly / "cdk.out").write_text('{"version": "36.0.0"}')
+    stack = {
+        "type": "aws:cloudformation:stack",
+        "environment": "aws://123456789012/us-east-1",
+        "properties": {"templateFile": "s.template.json", "stackName": "s"},
+    }
+    manifest = {"version": "36.0.0", "artifacts": {"s": stack}}
+    (assembly / "manifest.json").write_text(json.dumps(manifest))
+
+    async def scenario() -> None:
+        async with LocalAws(LocalAwsSettings(directory=tmp_path / "run", project=PROJECT)) as aws:
+            cli = CdkCli(find_cdk(PROJECT), aws.target, tmp_path / "home")
+            await cli.deploy(assembly)
+
+    with pytest.raises(DeployError, match=r"s: Bad \(AWS::CloudWatch::Alarm\): \w+"):
+        asyncio.run(scenario())
 
 
 def _members(group: int) -> list[int]:

@@ -231,7 +231,7 @@ class Interceptor:
         if not operation.region:
             operation = replace(operation, region=self._region)
         caller = await self.callers.resolve(
-            operation.access_key, operation.region, self._peer(incoming), arrived
+            operation.access_key, operation.region, lambda: self._peer(incoming), arrived
         )
         return AwsRequest(
             incoming.method, incoming.raw_path, headers, body, operation, caller, arrived

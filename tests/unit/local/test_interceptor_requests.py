@@ -200,7 +200,7 @@ def test_a_functions_key_tells_its_name() -> None:
     function = DeployedFunction("dispatch", "arn:aws:lambda:r:1:function:dispatch", "arn:r/role")
     access_key, key = function_key(function)
     book = _book([function])
-    caller = asyncio.run(book.resolve(access_key, "eu-central-1", None, 10.0))
+    caller = asyncio.run(book.resolve(access_key, "eu-central-1", lambda: None, 10.0))
     assert str(caller) == "function:dispatch"
     assert caller.role == "role"
     assert book.key(access_key) == key
@@ -212,10 +212,10 @@ def test_callers_without_a_key_of_their_own() -> None:
     peer = Caller("function", "webhook")
 
     def resolve(key: str, who: Caller | None = None) -> Caller:
-        return asyncio.run(book.resolve(key, "eu-central-1", who, 10.0))
+        return asyncio.run(book.resolve(key, "eu-central-1", lambda: who, 10.0))
 
     assert resolve("") == ANONYMOUS
-    assert resolve("test") == ROOT
+    assert resolve("test", peer) == ROOT
     assert resolve("123456789012") == ROOT
     assert resolve("123456789012", peer) == peer
     assert resolve("ASIAUNKNOWN").kind == "unknown"
@@ -238,7 +238,7 @@ def test_keys_of_assumed_roles_are_learned() -> None:
             f"<AssumedRoleId>AROA1:{session}</AssumedRoleId></AssumedRoleUser></R>".encode(),
         )
         book.learn(request, answer)
-        caller = asyncio.run(book.resolve(f"ASIA{session}", "eu-central-1", None, 1.0))
+        caller = asyncio.run(book.resolve(f"ASIA{session}", "eu-central-1", lambda: None, 1.0))
         assert str(caller) == expected
         assert caller.user_id == f"AROA1:{session}"
 
