@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runsfleet_cli.local.aws import LocalAws, LocalAwsSettings
 from runsfleet_cli.local.deploy import AwsTarget, Deployment, find_cdk
@@ -34,6 +34,9 @@ from runsfleet_cli.local.state import Endpoints
 from runsfleet_cli.local.synth import SynthRequest, find_app, synthesize
 from runsfleet_cli.local.timeline import Timeline
 from runsfleet_runtime.contract.environment import variable_name
+
+if TYPE_CHECKING:
+    from runsfleet_cli.local.github.world import Job
 
 ACCOUNT = "123456789012"
 """The account of documentation; nothing real can be meant by it."""
@@ -117,6 +120,7 @@ class LocalCloud:
             port=free_port_of(GITHUB_PORTS),
             ssl_context=tls.server_context() if tls else None,
             webhook_ssl=tls.client_context() if tls else None,
+            webhook_concurrency=2 * (os.cpu_count() or 1),
         )
         self.hypervisor: Hypervisor | None = None
         self.page: PageServer | None = None
@@ -253,6 +257,8 @@ class LocalCloud:
                     repository=job.repository.full_name,
                     labels=tuple(job.labels),
                 )
+                # its last steps come with its end, and belong before it
+                self._tell_steps(job)
         if event["kind"] == "delivery":
             self._on_delivery(event)
         self.timeline.on_github(event)
@@ -291,16 +297,14 @@ class LocalCloud:
             for job in list(self.github.world.jobs.values()):
                 if job.id in finished:
                     continue
-                for step in job.steps:
-                    self.timeline.on_step(
-                        step.completed_at or time.time(),
-                        job.id,
-                        step.name,
-                        step.status,
-                        step.conclusion,
-                    )
+                self._tell_steps(job)
                 if job.done:
                     finished.add(job.id)
+
+    def _tell_steps(self, job: Job) -> None:
+        for step in job.steps:
+            moment = step.completed_at or time.time()
+            self.timeline.on_step(moment, job.id, step.name, step.status, step.conclusion)
 
     def _write_secrets(self) -> str:
         """Write what the deployed functions name; returns the webhook's secret."""

@@ -209,7 +209,7 @@ def _cloud(
 
     project = project_folder()
     running = read_state(state_file(project))
-    if running is not None:
+    if running is not None and running.shared:
         if strict and not running.strict:
             raise CommandError(
                 "the local cloud that is up is not strict; end it by `runsfleet local down`, or "
@@ -224,6 +224,7 @@ def _cloud(
             environment=environment,
             strict=strict,
             boot_seconds=boot_delay,
+            shared=False,
             progress=progress,
         )
     try:

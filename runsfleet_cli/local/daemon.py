@@ -21,14 +21,14 @@ import signal
 import sys
 import tempfile
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runsfleet_cli.local.cloud import CloudError, CloudSettings, LocalCloud
 from runsfleet_cli.local.deploy import DeployError
 from runsfleet_cli.local.emulator import EmulatorError
 from runsfleet_cli.local.interceptor import InterceptorError
-from runsfleet_cli.local.state import Endpoints, write_state
+from runsfleet_cli.local.state import Endpoints, read_state, remove_state, write_state
 from runsfleet_cli.local.synth import SynthError
 
 EXPECTED = (CloudError, DeployError, EmulatorError, InterceptorError, SynthError)
@@ -50,6 +50,7 @@ class DaemonOptions:
         strict: IAM enforcement and TLS.
         boot_seconds: Between an instance's launch and its first script.
         attached: Whether to end with standard input.
+        shared: Whether other commands may run jobs on it.
     """
 
     project: str
@@ -60,6 +61,7 @@ class DaemonOptions:
     strict: bool = False
     boot_seconds: float = 0.3
     attached: bool = False
+    shared: bool = True
 
     def to_json(self) -> str:
         """As the argument."""
@@ -96,7 +98,7 @@ async def run(options: DaemonOptions, directory: Path) -> int:
         await asyncio.gather(starting, return_exceptions=True)
         return 130
     try:
-        endpoints = starting.result()
+        endpoints = replace(starting.result(), shared=options.shared)
     except EXPECTED as error:
         _say({"error": str(error)})
         return 1
@@ -107,7 +109,7 @@ async def run(options: DaemonOptions, directory: Path) -> int:
         await ended.wait()
     finally:
         for file in written:
-            file.unlink(missing_ok=True)
+            remove_state(file, os.getpid())
         await cloud.stop()
     return 0
 
@@ -133,7 +135,9 @@ def main(argument: str) -> int:
 
 
 def _announce(options: DaemonOptions, endpoints: Endpoints) -> list[Path]:
-    files = [Path(options.state_file)]
+    other = read_state(Path(options.state_file))
+    # the commands keep finding the cloud that was there before one that is for itself alone
+    files = [Path(options.state_file)] if options.shared or other is None else []
     if options.json_file is not None:
         files.append(Path(options.json_file))
     for file in files:

@@ -229,6 +229,13 @@ def _is_refused(job: Mapping[str, Any], now: float) -> bool:
     return "enqueued" not in at and answered is not None and now - answered > _TAKEN_SECONDS
 
 
+def _refusal(job: Mapping[str, Any]) -> str:
+    status = _story(job).get("webhook_status") or 0
+    if 200 <= status < 300:  # noqa: PLR2004  it was understood, and is not for this fleet
+        return f"the fleet does not serve {', '.join(job['labels'])}"
+    return f"its webhook was answered {status or 'not at all'}"
+
+
 def _is_done(job: Mapping[str, Any], now: float) -> bool:
     if job["status"] == "completed":
         # a skipped or cancelled one was never launched, and has no record to close
@@ -251,10 +258,7 @@ def _problems(
         elif _is_refused(job, now):
             # of a recorded webhook this may well be right: it is somebody else's
             if what.payload is None or what.labels:
-                labels = ", ".join(job["labels"])
-                found.append(
-                    f"job {job['name']} was not taken on: the fleet does not serve {labels}"
-                )
+                found.append(f"job {job['name']} was not taken on: {_refusal(job)}")
         else:
             stage = max(_story(job).get("at", {"queued": 0}).items(), key=lambda item: item[1])[0]
             found.append(

@@ -75,6 +75,7 @@ def launch(
     boot_seconds: float = 0.3,
     json_file: Path | None = None,
     attached: bool = True,
+    shared: bool = True,
     progress: Progress = lambda _part, _line: None,
 ) -> RunningCloud:
     """Start a local cloud and wait until it is ready.
@@ -86,6 +87,7 @@ def launch(
         boot_seconds: Between an instance's launch and its first script.
         json_file: Gets the endpoints too.
         attached: Whether it ends with this process.
+        shared: Whether other commands may run jobs on it; there is at most one such.
         progress: Told each part as it begins, and lines about it.
 
     Raises:
@@ -94,7 +96,7 @@ def launch(
     check_requirements()
     file = state_file(project)
     running = read_state(file)
-    if running is not None:
+    if running is not None and running.shared and shared:
         msg = (
             f"a local cloud is up already (process {running.pid}, page {running.page}); "
             "use it, or end it by `runsfleet local down`"
@@ -109,6 +111,7 @@ def launch(
         "strict": strict,
         "boot_seconds": boot_seconds,
         "attached": attached,
+        "shared": shared,
     }
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "runsfleet_cli.local.daemon", json.dumps(options)],

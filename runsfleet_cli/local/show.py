@@ -45,6 +45,7 @@ _STYLES = {
     "error": "red",
 }
 _NAME_WIDTH = 28
+_LOG_WIDTH = 180
 
 
 class Show:
@@ -58,6 +59,9 @@ class Show:
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._console = Console(stderr=quiet, highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            # a log file has no edge to wrap at
+            self._console = Console(stderr=quiet, highlight=False, soft_wrap=True, width=_LOG_WIDTH)
         self._first: float | None = None
 
     def line(self, text: str) -> None:

@@ -44,6 +44,8 @@ class Endpoints:
         outputs: All outputs of all stacks.
         directory: Files of this run: logs, record of calls.
         started_at: Unix time, seconds.
+        shared: Whether other commands may run jobs on it; one that `run` started for itself ends
+            with that command.
         notes: What the emulator cannot take and was left out or kept elsewhere.
         seconds: How long each part of the start took.
     """
@@ -68,6 +70,7 @@ class Endpoints:
     outputs: Mapping[str, str]
     directory: str
     started_at: float
+    shared: bool = True
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -104,6 +107,13 @@ def write_state(file: Path, endpoints: Endpoints) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as opened:
         opened.write(endpoints.to_json())
     Path(name).replace(file)
+
+
+def remove_state(file: Path, pid: int) -> None:
+    """Remove the state of the cloud of a process, unless another one's stands there by now."""
+    found = read_state(file)
+    if found is None or found.pid == pid:
+        file.unlink(missing_ok=True)
 
 
 def read_state(file: Path) -> Endpoints | None:

@@ -95,6 +95,7 @@ class JobStory:
         repository: `owner/name`.
         labels: As GitHub sent them.
         at: When it reached each stage, Unix seconds; the latest time of each.
+        webhook_status: How its `queued` webhook was answered; 0 before.
         conclusion: GitHub's, once it is completed.
         outcome: The fleet's own, once its record is closed.
         instance_id: Its present or last instance.
@@ -110,6 +111,7 @@ class JobStory:
     repository: str = ""
     labels: tuple[str, ...] = ()
     at: dict[str, float] = field(default_factory=dict)
+    webhook_status: int = 0
     conclusion: str | None = None
     outcome: str | None = None
     instance_id: str = ""
@@ -204,6 +206,8 @@ class Timeline:
         """A webhook was answered."""
         if action != "queued" and status < 400:  # noqa: PLR2004  accepted, and nothing comes of it
             return
+        if job_id is not None and action == "queued":
+            self.story(job_id).webhook_status = status
         text = f"webhook {action} answered {status or 'nothing'} in {seconds * 1000:.0f} ms"
         self._add(time, Stage.WEBHOOK, text, job_id=job_id, detail={"status": status})
 

@@ -42,7 +42,12 @@ from runsfleet_cli.local.github.traffic import (
     RecordedRequest,
     Traffic,
 )
-from runsfleet_cli.local.github.webhooks import TIMEOUT_SECONDS, Delivery, Webhooks
+from runsfleet_cli.local.github.webhooks import (
+    CONCURRENCY,
+    TIMEOUT_SECONDS,
+    Delivery,
+    Webhooks,
+)
 from runsfleet_cli.local.github.world import (
     App,
     Clock,
@@ -90,6 +95,8 @@ class GitHubStandIn:
         ssl_context: Serves TLS when given.
         webhook_ssl: Verifies the webhook receiver's certificate; the system's trust by default.
         webhook_timeout: Seconds that the receiver has; GitHub's 10 by default.
+        webhook_concurrency: Deliveries at the same time; a receiver whose processes share this
+            machine's few cores cannot start dozens of them at once, as the real one can.
         timing: The service's time limits.
         limits: Rate limits; none by default, ``RateLimits.real()`` for GitHub's.
         clock: Seconds since the epoch.
@@ -111,6 +118,7 @@ class GitHubStandIn:
         ssl_context: ssl.SSLContext | None = None,
         webhook_ssl: ssl.SSLContext | None = None,
         webhook_timeout: float = TIMEOUT_SECONDS,
+        webhook_concurrency: int = CONCURRENCY,
         timing: Timing | None = None,
         limits: RateLimits | None = None,
         clock: Clock = time.time,
@@ -122,6 +130,7 @@ class GitHubStandIn:
         self._ssl = ssl_context
         self._webhook_ssl = webhook_ssl
         self._webhook_timeout = webhook_timeout
+        self._webhook_concurrency = webhook_concurrency
         self._timing = timing or Timing()
         self._limits = limits or RateLimits()
         self._chance = chance
@@ -165,6 +174,7 @@ class GitHubStandIn:
             note=self._note,
             ssl_context=self._webhook_ssl,
             timeout=self._webhook_timeout,
+            concurrency=self._webhook_concurrency,
         )
         self.lifecycle = Lifecycle(self.world, announce=self._announce, server_url=lambda: self.url)
         self.broker = Broker(self.world, self.lifecycle, self._timing, self._note)

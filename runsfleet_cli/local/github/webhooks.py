@@ -114,6 +114,7 @@ class Webhooks:
         note: Told of each finished delivery.
         ssl_context: Verifies the receiver's certificate; the system's trust by default.
         timeout: Seconds that a receiver has to answer.
+        concurrency: Deliveries at the same time; the others wait for their turn.
     """
 
     def __init__(
@@ -123,12 +124,13 @@ class Webhooks:
         note: Callable[[str, dict[str, object]], None],
         ssl_context: ssl.SSLContext | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self._world = world
         self._note = note
         self._ssl: ssl.SSLContext | bool = True if ssl_context is None else ssl_context
         self._timeout = timeout
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: aiohttp.ClientSession | None = None
         self.log: dict[int, Delivery] = {}
