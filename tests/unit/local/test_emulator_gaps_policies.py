@@ -7,7 +7,7 @@ import json
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from multidict import CIMultiDict
@@ -82,7 +82,7 @@ async def _accepted(request: AwsRequest) -> Answer:
 
 
 def _call(service: str, action: str, caller: Caller = ROOT, **parameters: Any) -> AwsRequest:
-    protocol = "ec2" if service == "ec2" else "json"
+    protocol: Literal["ec2", "json"] = "ec2" if service == "ec2" else "json"
     operation = Operation(service, action, "eu-1", "test", protocol, parameters)
     body = json.dumps(parameters).encode()
     return AwsRequest("POST", "/", CIMultiDict(), body, operation, caller, 0.0)
@@ -402,7 +402,7 @@ def test_large_parameters_need_a_tier() -> None:
     """4,096 bytes fit a standard parameter, 8,192 an advanced one; more fits none."""
     gap = StandardParametersAreSmall()
 
-    def verdict(**parameters: str) -> bool:
+    def verdict(**parameters: Any) -> bool:
         request = _call("ssm", "PutParameter", **parameters)
         assert gap.wants(request)
         return asyncio.run(gap.answer(request, _accepted)).ok

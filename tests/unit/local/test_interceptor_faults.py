@@ -80,14 +80,13 @@ def test_chance_is_repeatable() -> None:
 def test_delays_add_up_and_the_first_answer_wins() -> None:
     """Two delays and two answers: the sum, and the answer of the rule added first."""
     book = FaultBook()
-    for number, rule in enumerate(
-        (
-            {"effect": "delay", "delay_seconds": 1.0},
-            {"effect": "delay", "delay_seconds": 0.5},
-            {"effect": "drop", "when": "after"},
-            {"effect": "throttle"},
-        )
-    ):
+    rules: list[dict[str, Any]] = [
+        {"effect": "delay", "delay_seconds": 1.0},
+        {"effect": "delay", "delay_seconds": 0.5},
+        {"effect": "drop", "when": "after"},
+        {"effect": "throttle"},
+    ]
+    for number, rule in enumerate(rules):
         book.add(FaultRule.from_dict({"id": f"r{number}"} | rule))
     decision = book.decide(_request(), 0.0)
     assert decision.delay == 1.5
