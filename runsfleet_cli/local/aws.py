@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from typing import Any, Self
 
 from runsfleet_cli.local.deploy import AwsTarget, CdkCli, Deployment, Progress, read_back
 from runsfleet_cli.local.emulator import (
+    ENDPOINT_VARIABLE,
     AwsBackend,
     Emulator,
     EmulatorSettings,
@@ -45,7 +47,8 @@ class LocalAwsSettings:
         region: Default region.
         strict: IAM enforcement and TLS.
         port: Of the interceptor; 0 means any free one.
-        endpoint: Use the emulator that runs there instead of starting one.
+        endpoint: Use the emulator that runs there instead of starting one; default:
+            `$RUNSFLEET_AWS_ENDPOINT`, if set.
         python: Interpreter of the emulator's environment; default: found, or made.
         project: Where `.venv-emulator` may be; default: the working directory.
     """
@@ -168,8 +171,9 @@ class LocalAws:
 
     async def _make_backend(self, progress: Callable[[str], None]) -> AwsBackend:
         settings = self.settings
-        if settings.endpoint:
-            return ExternalBackend(settings.endpoint)
+        endpoint = settings.endpoint or os.environ.get(ENDPOINT_VARIABLE)
+        if endpoint:
+            return ExternalBackend(endpoint)
         python = settings.python or await ensure_emulator_environment(
             settings.project, progress=progress
         )
