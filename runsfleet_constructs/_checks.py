@@ -41,16 +41,13 @@ def check_between(name: str, value: float, least: float, most: float, cure: str)
         raise ValueError(f"{name} must be between {least:g} and {most:g}, got {value:g}; {cure}")
 
 
-def check_duration(
-    name: str, value: cdk.Duration, least: cdk.Duration, most: cdk.Duration, cure: str
-) -> int:
+def check_duration(name: str, value: cdk.Duration, least: int, most: int, cure: str) -> int:
     """Return a duration in whole seconds.
 
     Raises:
-        ValueError: If it is outside ``least`` and ``most``, both included.
+        ValueError: If it is outside ``least`` and ``most`` seconds, both included.
     """
     seconds = int(value.to_seconds())
-    low, high = int(least.to_seconds()), int(most.to_seconds())
-    if not low <= seconds <= high:
-        raise ValueError(f"{name} must be between {low} s and {high} s, got {seconds} s; {cure}")
+    if not least <= seconds <= most:
+        raise ValueError(f"{name} must be between {least} s and {most} s, got {seconds} s; {cure}")
     return seconds

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from aws_cdk import Duration
 
 from runsfleet_constructs._checks import check_between, check_duration
 
 _DAY = 24 * 3600
+
+# default, least and most, in seconds
+_BOUNDS = {
+    "max_runtime": (6 * 3600, 60, 5 * _DAY),
+    # GitHub hands out an assigned job again after 60 s: a shorter wait would miss it
+    "idle_timeout": (600, 60, _DAY),
+    "config_timeout": (300, 60, 3600),
+    "job_deadline": (_DAY, 300, _DAY),
+    "job_retention": (7 * _DAY, _DAY, 3650 * _DAY),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,43 +54,40 @@ class FleetLimits:
         for name in ("dispatch_concurrency", "termination_concurrency"):
             # Lambda's own bounds for MaximumConcurrency of a queue
             check_between(name, getattr(self, name), 2, 1000, "AWS Lambda allows no other value")
-        _ = self.max_runtime_seconds, self.idle_timeout_seconds, self.config_timeout_seconds
-        _ = self.job_deadline_seconds, self.job_retention_days
+        _ = self._all_seconds
 
     @property
     def max_runtime_seconds(self) -> int:
         """Longest run of a job, in seconds."""
-        return self._seconds("max_runtime", 360 * 60, 60, 5 * _DAY)
+        return self._all_seconds["max_runtime"]
 
     @property
     def idle_timeout_seconds(self) -> int:
         """Longest life of a runner without a job, in seconds."""
-        # GitHub hands out an assigned job again after 60 s: a shorter wait would miss it
-        return self._seconds("idle_timeout", 600, 60, _DAY)
+        return self._all_seconds["idle_timeout"]
 
     @property
     def config_timeout_seconds(self) -> int:
         """Longest wait of an instance for its configuration, in seconds."""
-        return self._seconds("config_timeout", 300, 60, 3600)
+        return self._all_seconds["config_timeout"]
 
     @property
     def job_deadline_seconds(self) -> int:
         """Longest wait of a job for its instance, in seconds."""
-        return self._seconds("job_deadline", _DAY, 300, _DAY)
+        return self._all_seconds["job_deadline"]
 
     @property
     def job_retention_days(self) -> int:
         """Days that closed jobs are kept."""
-        return self._seconds("job_retention", 7 * _DAY, _DAY, 3650 * _DAY) // _DAY
+        return self._all_seconds["job_retention"] // _DAY
+
+    @cached_property
+    def _all_seconds(self) -> dict[str, int]:
+        # read once: each look into a Duration goes to the CDK's process and back
+        return {name: self._seconds(name, *bounds) for name, bounds in _BOUNDS.items()}
 
     def _seconds(self, name: str, default: int, least: int, most: int) -> int:
         value: Duration | None = getattr(self, name)
         if value is None:
             return default
-        return check_duration(
-            name,
-            value,
-            Duration.seconds(least),
-            Duration.seconds(most),
-            f"leave {name} out for {default} s",
-        )
+        return check_duration(name, value, least, most, f"leave {name} out for {default} s")
