@@ -229,6 +229,7 @@ def test_the_version_is_in_the_file_name(name: str, version: str | None) -> None
         b"no archive at all",
         PACKAGE[: len(PACKAGE) // 2],
     ],
+    ids=["parent", "absolute", "link", "relative-link", "no-runner", "no-archive", "truncated"],
 )
 def test_an_archive_cannot_lead_outside(
     tmp_path: Path, content: bytes, has_filters: bool, monkeypatch: pytest.MonkeyPatch
