@@ -55,6 +55,8 @@ class RunnerFleet(Construct):
         image: Image of each platform; default Ubuntu 24.04.
         volume_gib: Root volume unless a label says otherwise; default 30 GiB.
         setup_commands: Shell commands that run as root before the agent on each instance.
+        runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
+            default yes.
         session_manager: Whether a shell can be opened on instances by Session Manager; default yes.
         limits: How long the fleet waits for what.
         function_architecture: Processor of the functions; default arm64. The context
@@ -108,6 +110,7 @@ class RunnerFleet(Construct):
         image: RunnerImage | None = None,
         volume_gib: int = 30,
         setup_commands: Sequence[str] = (),
+        runner_sudo: bool = True,
         session_manager: bool = True,
         limits: FleetLimits | None = None,
         function_architecture: lambda_.Architecture | None = None,
@@ -160,6 +163,7 @@ class RunnerFleet(Construct):
             volume_gib=volume_gib,
             session_manager=session_manager,
             setup_commands=setup_commands,
+            runner_sudo=runner_sudo,
         )
         assets = FunctionAssets.build(self, "Dependencies", options)
         common: dict[str, Any] = {

@@ -62,6 +62,8 @@ class RunnerInstances(Construct):
         session_manager: Whether a shell can be opened by Session Manager; default yes.
         setup_commands: Shell commands that run as root before the agent; if one fails the instance
             ends.
+        runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
+            default yes.
 
     Raises:
         ValueError: If the network has no subnet to launch into.
@@ -92,6 +94,7 @@ class RunnerInstances(Construct):
         volume_gib: int = DEFAULT_VOLUME_GIB,
         session_manager: bool = True,
         setup_commands: Sequence[str] = (),
+        runner_sudo: bool = True,
     ) -> None:
         super().__init__(scope, construct_id)
         self._fleet_name = check_fleet_name(fleet_name)
@@ -125,6 +128,7 @@ class RunnerInstances(Construct):
                 termination_queue_url=queues.termination.queue_url,
                 instance_role_id=self.role.role_id,
                 runner_bucket=None if cache is None else cache.bucket.bucket_name,
+                runner_sudo=runner_sudo,
                 config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
                 runner_user=self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER,
                 **configurations.environment(),

@@ -131,6 +131,7 @@ class RunnersPart(_Part):
     config_store: Store = ConfigStore.DYNAMODB
     session_manager: bool = True
     setup_commands: list[str] = []
+    sudo: bool = True
 
 
 class AliasPart(_Part):

@@ -109,6 +109,7 @@ class FleetStack(cdk.Stack):
             image=_image(runners.image),
             volume_gib=runners.volume_gib,
             setup_commands=runners.setup_commands,
+            runner_sudo=runners.sudo,
             session_manager=runners.session_manager,
             limits=FleetLimits(
                 max_runtime=cdk.Duration.minutes(limits.max_runtime_minutes),

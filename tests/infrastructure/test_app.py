@@ -144,3 +144,13 @@ def test_a_stack_with_account_and_region_asks_nothing(tmp_path: Path) -> None:
     RunnerFleet(stack, "Runners", github=github)
     app.synth()
     assert "missing" not in json.loads((tmp_path / "manifest.json").read_text())
+
+
+@pytest.mark.integration
+def test_the_example_of_the_library_synthesizes(tmp_path: Path) -> None:
+    """The example is an app of its own, and its alarm watches a metric that exists."""
+    done = run_app(ROOT / "examples" / "library", tmp_path)
+    assert done.returncode == 0, done.stderr
+    template = Template(json.loads((tmp_path / "Ci.template.json").read_text()))
+    assert template.only("AWS::CloudWatch::Alarm")["Properties"]["MetricName"] == "EnqueueFailures"
+    assert "WebhookUrl" in template.body["Outputs"]
