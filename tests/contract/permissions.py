@@ -150,8 +150,8 @@ def _definitions(tree: ast.Module, mentioned: set[str]) -> Iterator[ast.AST]:
         elif isinstance(node, ast.ClassDef) and node.name in mentioned:
             yield from node.bases
             for part in node.body:
-                method = isinstance(part, ast.FunctionDef)
-                if not method or part.name in mentioned or part.name.startswith("__"):
+                name = part.name if isinstance(part, ast.FunctionDef) else "__body__"
+                if name in mentioned or name.startswith("__"):
                     yield part
 
 

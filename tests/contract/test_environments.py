@@ -91,4 +91,5 @@ def test_dispatch_launches_what_there_is(dev: Template) -> None:
 
 
 def _export(script: str, name: str) -> str:
-    return dict(EXPORT.findall(script))[name].strip("'")
+    values: dict[str, str] = dict(EXPORT.findall(script))
+    return values[name].strip("'")

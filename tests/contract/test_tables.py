@@ -26,7 +26,7 @@ def test_keys_are_the_contracts(dev: Template, path: str, key: str) -> None:
 
 def test_items_expire_by_the_one_attribute(dev: Template) -> None:
     """What code writes as the expiry is what the tables expire by."""
-    assert TTL_ATTRIBUTE == JobAttr.EXPIRES_AT == RunnerAttr.EXPIRES_AT
+    assert {JobAttr.EXPIRES_AT.value, RunnerAttr.EXPIRES_AT.value} == {TTL_ATTRIBUTE}
     for table in dev.of_type("AWS::DynamoDB::GlobalTable").values():
         assert table["Properties"]["TimeToLiveSpecification"]["AttributeName"] == TTL_ATTRIBUTE
 

@@ -233,7 +233,7 @@ def test_busy_bucket_is_asked_again(
     """Two answers of 503 delay the agent and no more."""
     Cloud.refusals = 2
     pauses: list[float] = []
-    monkeypatch.setattr(fetch_agent.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud)
     fetch_agent.fetch(str(tmp_path), download_environment(cloud))
     assert (tmp_path / "runsfleet_runtime" / "agent" / "__main__.py").is_file()
@@ -245,7 +245,7 @@ def test_package_that_is_not_ours_is_not_unpacked(
 ) -> None:
     """Another package under the same key ends the script, and the log tells both digests."""
     Cloud.body = package() + b"more"
-    monkeypatch.setattr(fetch_agent.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud)
     with pytest.raises(SystemExit, match="no agent"):
         fetch_agent.fetch(str(tmp_path), download_environment(cloud))
