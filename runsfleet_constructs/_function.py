@@ -81,7 +81,14 @@ class FleetFunction(Construct):
         """The function's role, so that grants can be given to the construct itself."""
         return self.role
 
-    def _consume(self, queue: sqs.IQueue, *, batch_size: int, max_concurrency: int) -> None:
+    def _consume(
+        self,
+        queue: sqs.IQueue,
+        *,
+        batch_size: int,
+        max_concurrency: int,
+        batching_window: cdk.Duration | None = None,
+    ) -> None:
         """Let a queue's messages invoke the function, each message answered for on its own."""
         allow(
             self.role,
@@ -93,6 +100,7 @@ class FleetFunction(Construct):
             "Messages",
             event_source_arn=queue.queue_arn,
             batch_size=batch_size,
+            max_batching_window=batching_window,
             max_concurrency=max_concurrency,
             report_batch_item_failures=True,
         )

@@ -23,6 +23,9 @@ TIMEOUT = 60
 BATCH = 10
 """Reports at once; more would wait for one another's calls to GitHub."""
 
+BATCHING_WINDOW = 1
+"""Seconds to wait for more reports: a batch costs one write, and nobody waits for a report."""
+
 
 class TerminationFunction(FleetFunction):
     """Closes job records, deletes configurations, and queues again what GitHub still has queued.
@@ -82,7 +85,10 @@ class TerminationFunction(FleetFunction):
             options=options or FunctionOptions(),
         )
         self._consume(
-            queues.termination, batch_size=BATCH, max_concurrency=limits.termination_concurrency
+            queues.termination,
+            batch_size=BATCH,
+            max_concurrency=limits.termination_concurrency,
+            batching_window=cdk.Duration.seconds(BATCHING_WINDOW),
         )
         queues.grant_submit_jobs(self.role)
         allow(

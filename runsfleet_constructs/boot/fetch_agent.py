@@ -5,8 +5,9 @@ environment: RUNSFLEET_AGENT_*, AWS_REGION, and for another cloud that speaks th
 AWS_ENDPOINT_URL, AWS_EC2_METADATA_SERVICE_ENDPOINT and AWS_CA_BUNDLE.
 """
 
-# ruff: noqa: S310, T201
-# the addresses are the cloud's own; what is printed goes to the instance's console
+# ruff: noqa: PTH110, PTH118, PTH123, S310, T201
+# the addresses are the cloud's own; what is printed goes to the instance's console; and user data
+# is short: no pathlib
 
 import hashlib
 import hmac
@@ -24,6 +25,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
 ATTEMPTS = 6  # with the pauses between them about a minute: credentials may come late after a boot
+MARKER = ".sha256"  # written last, so that a folder that has it is whole
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -99,8 +101,18 @@ def download(url: str, env: Mapping[str, str]) -> bytes:
 
 
 def fetch(target: str, env: Mapping[str, str]) -> None:
-    """Unpack the agent into a folder, or end the script."""
+    """Unpack the agent into a folder, or end the script.
+
+    An image, or an earlier boot, may have it there already: then the file MARKER in the folder
+    holds its SHA-256, and nothing is downloaded.
+    """
     url = address(env)
+    marker = os.path.join(target, MARKER)
+    if os.path.exists(marker):
+        with open(marker, encoding="ascii") as file:
+            if file.read().strip() == env["RUNSFLEET_AGENT_SHA256"]:
+                print(f"runsfleet: the agent is in {target} already", flush=True)
+                return
     for attempt in range(1, ATTEMPTS + 1):
         try:
             body = download(url, env)
@@ -111,6 +123,8 @@ def fetch(target: str, env: Mapping[str, str]) -> None:
         else:
             with zipfile.ZipFile(io.BytesIO(body)) as package:
                 package.extractall(target)
+            with open(marker, "w", encoding="ascii") as file:
+                file.write(env["RUNSFLEET_AGENT_SHA256"])
             print(f"runsfleet: the agent is in {target}", flush=True)
             return
         if attempt < ATTEMPTS:

@@ -240,6 +240,21 @@ def test_busy_bucket_is_asked_again(
     assert pauses == [2, 4]
 
 
+def test_agent_that_is_there_already_is_not_downloaded(
+    cloud: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image or an earlier boot saves the download, but only for the very same package."""
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud)
+    environ = download_environment(cloud)
+    fetch_agent.fetch(str(tmp_path), environ)
+    Cloud.requests.clear()
+    fetch_agent.fetch(str(tmp_path), environ)
+    assert Cloud.requests == []
+    (tmp_path / fetch_agent.MARKER).write_text("0" * 64)
+    fetch_agent.fetch(str(tmp_path), environ)
+    assert Cloud.requests != []
+
+
 def test_package_that_is_not_ours_is_not_unpacked(
     cloud: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
