@@ -152,7 +152,8 @@ class Hypervisor:
                 self._spawn(self._launch(instance_id, reference, region))
         elif change == "terminated":
             for instance_id in ids:
-                self._terminate_soon(instance_id, f"TerminateInstances by {request.caller}")
+                by = "itself" if request.caller.name == instance_id else str(request.caller)
+                self._terminate_soon(instance_id, f"TerminateInstances by {by}")
 
     async def stop(self) -> None:
         """End every instance at once; leaves no process."""
