@@ -23,9 +23,7 @@ def acknowledge(construct: Construct, rule: str, reason: str) -> None:
         rule: Id of the rule, such as ``AwsSolutions-S1``.
         reason: Why it is right here.
     """
-    cdk.Validations.of(construct).acknowledge(
-        cdk.Acknowledgment(id=f"{_PACK}::{rule}", reason=reason)
-    )
+    _acknowledge(construct, [rule], reason)
 
 
 def acknowledge_wildcards(construct: Construct, resources: Iterable[str], reason: str) -> None:
@@ -36,11 +34,15 @@ def acknowledge_wildcards(construct: Construct, resources: Iterable[str], reason
         resources: ARNs; those without a wildcard are passed over.
         reason: Why the wildcard is right.
     """
-    stack = cdk.Stack.of(construct)
-    for resource in resources:
-        if "*" in resource:
-            text = _flat(stack.resolve(resource))
-            acknowledge(construct, f"{_PACK}-IAM5[Resource::{text}]", reason)
+    wild = [resource for resource in resources if "*" in resource]
+    found = cdk.Stack.of(construct).resolve(wild)
+    _acknowledge(construct, [f"{_PACK}-IAM5[Resource::{_flat(arn)}]" for arn in found], reason)
+
+
+def _acknowledge(construct: Construct, rules: Iterable[str], reason: str) -> None:
+    cdk.Validations.of(construct).acknowledge(
+        *(cdk.Acknowledgment(id=f"{_PACK}::{rule}", reason=reason) for rule in rules)
+    )
 
 
 def _flat(value: Any) -> str:

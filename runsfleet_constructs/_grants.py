@@ -43,9 +43,10 @@ def allow(
         conditions: IAM conditions; none if left out.
         wildcard: Why resources are named by a wildcard, if some are.
     """
-    principal = grantee.grant_principal
-    if wildcard and isinstance(principal, Construct):
-        acknowledge_wildcards(principal, resources, wildcard)
+    if wildcard:
+        principal = grantee.grant_principal
+        if isinstance(principal, Construct):
+            acknowledge_wildcards(principal, resources, wildcard)
     if conditions is None:
         return iam.Grant.add_to_principal(
             grantee=grantee, actions=list(actions), resource_arns=list(resources)

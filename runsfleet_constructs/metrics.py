@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
-from aws_cdk import aws_cloudwatch as cloudwatch
 
 from runsfleet_runtime.contract.metrics import (
     FLEET_DIMENSION,
@@ -15,11 +14,8 @@ from runsfleet_runtime.contract.metrics import (
     Unit,
 )
 
-_UNITS = {
-    Unit.COUNT: cloudwatch.Unit.COUNT,
-    Unit.SECONDS: cloudwatch.Unit.SECONDS,
-    Unit.MILLISECONDS: cloudwatch.Unit.MILLISECONDS,
-}
+if TYPE_CHECKING:
+    from aws_cdk import aws_cloudwatch as cloudwatch
 
 
 @dataclass(frozen=True)
@@ -57,9 +53,12 @@ class FleetMetrics:
         dimensions = {FLEET_DIMENSION: self.fleet_name}
         if definition.dimension is not None and kind is not None:
             dimensions[definition.dimension] = kind
+        # loaded when a metric is made: it is the second largest of the CDK's modules in use
+        from aws_cdk import aws_cloudwatch as cloudwatch
+
         settings: dict[str, Any] = {
             "statistic": "Sum" if definition.unit is Unit.COUNT else "p95",
-            "unit": _UNITS[definition.unit],
+            "unit": cloudwatch.Unit[definition.unit.name],
             **options,
         }
         return cloudwatch.Metric(
@@ -81,6 +80,8 @@ class FleetMetrics:
         """
         if definition.dimension is None:
             raise ValueError(f"{definition.name} has no kinds to sum up; use metric instead")
+        from aws_cdk import aws_cloudwatch as cloudwatch
+
         period = options.pop("period", cdk.Duration.minutes(5))
         parts = {
             f"m{index}": self.metric(definition, kind=kind, period=period)

@@ -214,34 +214,30 @@ class RunnerInstances(Construct):
             grantee: Who may launch; the dispatch function.
         """
         stack = cdk.Stack.of(self)
-
-        def ec2_arn(resource: str, name: str = "*", *, account: str | None = None) -> str:
-            return stack.format_arn(
-                service="ec2", account=account, resource=resource, resource_name=name
-            )
-
+        partition, account = stack.partition, stack.account
+        own, foreign = (f"arn:{partition}:ec2:{stack.region}:{who}" for who in (account, ""))
         launch = ["ec2:CreateFleet", "ec2:RunInstances"]
         templates = [
-            ec2_arn("launch-template", template.launch_template_id or "")
+            f"{own}:launch-template/{template.launch_template_id}"
             for template in self.launch_templates.values()
         ]
         subnets = dict.fromkeys([*self.subnet_ids, *self.private_subnet_ids])
         used = [
             *templates,
-            *(ec2_arn("subnet", subnet) for subnet in subnets),
-            ec2_arn("security-group", self.security_group.security_group_id),
+            *(f"{own}:subnet/{subnet}" for subnet in subnets),
+            f"{own}:security-group/{self.security_group.security_group_id}",
             # images and snapshots of Canonical or Amazon belong to other accounts
-            ec2_arn("image", account=""),
-            ec2_arn("snapshot", account=""),
-            ec2_arn("fleet"),
-            ec2_arn("network-interface"),
-            ec2_arn("spot-instances-request"),
+            f"{foreign}:image/*",
+            f"{foreign}:snapshot/*",
+            f"{own}:fleet/*",
+            f"{own}:network-interface/*",
+            f"{own}:spot-instances-request/*",
         ]
         allow(grantee, launch, used, wildcard=_BORN)
         allow(
             grantee,
             launch,
-            [ec2_arn("instance"), ec2_arn("volume")],
+            [f"{own}:instance/*", f"{own}:volume/*"],
             conditions={
                 "StringEquals": {f"aws:RequestTag/{tag}": v for tag, v in self._tags.items()}
             },
@@ -250,7 +246,7 @@ class RunnerInstances(Construct):
         allow(
             grantee,
             ["ec2:CreateTags"],
-            [ec2_arn(kind) for kind in ("fleet", "instance", "volume")],
+            [f"{own}:{kind}/*" for kind in ("fleet", "instance", "volume")],
             # at birth only: who could tag later could make any instance "ours" and end it
             conditions={"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}},
             wildcard=_BORN,
@@ -265,14 +261,7 @@ class RunnerInstances(Construct):
             allow(
                 grantee,
                 ["iam:CreateServiceLinkedRole"],
-                [
-                    stack.format_arn(
-                        service="iam",
-                        region="",
-                        resource="role",
-                        resource_name=f"aws-service-role/{service}/{role}",
-                    )
-                ],
+                [f"arn:{partition}:iam::{account}:role/aws-service-role/{service}/{role}"],
                 conditions={"StringEquals": {"iam:AWSServiceName": service}},
             )
         parameters = self.image.parameter_arns(self)
