@@ -129,7 +129,13 @@ class AppCredentials:
             raise CredentialsError(f"{where} lacks private_key; {form}")
         try:
             # pasted into a console, a key's line breaks often arrive as the two characters \n
-            key = load_pem_private_key(pem.replace("\\n", "\n").strip().encode(), password=None)
+            # unsafe with keys of strangers: proving this one, which is the operator's own, takes a
+            # tenth of a cold start, and what a broken one signs is refused by GitHub
+            key = load_pem_private_key(
+                pem.replace("\\n", "\n").strip().encode(),
+                password=None,
+                unsafe_skip_rsa_key_validation=True,
+            )
         except (ValueError, TypeError):
             key = None
         if not isinstance(key, RSAPrivateKey):
