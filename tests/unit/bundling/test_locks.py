@@ -45,7 +45,7 @@ def test_what_is_deployed_is_locked_without_markers(lock: Path) -> None:
 def test_functions_leave_boto3_to_the_lambda_runtime() -> None:
     """The layer holds what the runtime lacks and not the 17 MB that it brings."""
     names = {requirement.partition("==")[0] for requirement in _requirements(DEPLOYED_LOCKS[0])}
-    assert {"aws-lambda-powertools", "pyjwt", "cryptography"} <= names
+    assert {"pyjwt", "cryptography"} <= names
     assert not {"boto3", "botocore"} & names
 
 
