@@ -8,7 +8,7 @@ from runsfleet_constructs.dispatch_function import DispatchFunction
 from runsfleet_constructs.fleet import RunnerFleet
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
-from runsfleet_constructs.github_app import GitHubApp, SecretSource
+from runsfleet_constructs.github_app import GitHubApp, GitHubAppOptions, SecretSource
 from runsfleet_constructs.job_queues import JobQueues
 from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.limits import FleetLimits
@@ -32,6 +32,7 @@ __all__ = [
     "FunctionAssets",
     "FunctionOptions",
     "GitHubApp",
+    "GitHubAppOptions",
     "JobQueues",
     "LabelAlias",
     "LabelImage",

@@ -74,6 +74,7 @@ class DispatchFunction(FleetFunction):
             github_api_url=github.api_url,
             github_server_url=github.server_url,
             runner_group_id=github.runner_group_id,
+            registration_token_fallback=github.registration_token_fallback,
             jobs_table=tables.jobs.table_name,
             jobs_queue_url=queues.jobs.queue_url,
             instance_role_id=instances.role.role_id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import aws_cdk as cdk
@@ -80,6 +80,15 @@ class _SecureParameter:
         return allow(grantee, ["ssm:GetParameter"], [self.arn])
 
 
+class GitHubAppOptions(TypedDict, total=False):
+    """What every factory of :class:`GitHubApp` takes beside the secrets."""
+
+    url: str
+    runner_level: RunnerLevel | str
+    runner_group_id: int
+    registration_token_fallback: bool
+
+
 class GitHubApp:
     """A GitHub App, its secrets by reference.
 
@@ -93,6 +102,9 @@ class GitHubApp:
             GitHub Enterprise Server.
         runner_level: Register runners with the organisation (default) or with each repository.
         runner_group_id: Runner group to register in; 1 is GitHub's default group.
+        registration_token_fallback: Register by a token for the whole scope when GitHub's limit of
+            180 JIT configurations a minute is reached, instead of waiting. Off by default: such a
+            token lets whoever reads it register any runner for an hour.
 
     Raises:
         ValueError: If the address is not an https one or the group is not positive.
@@ -109,6 +121,7 @@ class GitHubApp:
         url: str = GITHUB,
         runner_level: RunnerLevel | str = RunnerLevel.ORGANIZATION,
         runner_group_id: int = 1,
+        registration_token_fallback: bool = False,
     ) -> None:
         self.app = app
         self.webhook = webhook
@@ -124,6 +137,7 @@ class GitHubApp:
                 f"runner_group_id must be at least 1, got {runner_group_id}; 1 is the default group"
             )
         self.runner_group_id = runner_group_id
+        self.registration_token_fallback = registration_token_fallback
 
     @classmethod
     def from_secret_name(
@@ -133,9 +147,7 @@ class GitHubApp:
         name: str,
         *,
         webhook_secret_name: str | None = None,
-        url: str = GITHUB,
-        runner_level: RunnerLevel | str = RunnerLevel.ORGANIZATION,
-        runner_group_id: int = 1,
+        **options: Unpack[GitHubAppOptions],
     ) -> GitHubApp:
         """Use two secrets of Secrets Manager by their names; they may be created later.
 
@@ -144,9 +156,7 @@ class GitHubApp:
             construct_id: Their common id.
             name: Secret with the App's JSON.
             webhook_secret_name: Secret with the webhook's secret; default ``{name}-webhook``.
-            url: As for the class.
-            runner_level: As for the class.
-            runner_group_id: As for the class.
+            options: The other arguments of the class.
 
         Raises:
             ValueError: If a name holds a secret instead of naming one.
@@ -163,9 +173,7 @@ class GitHubApp:
         return cls(
             app=app,
             webhook=webhook,
-            url=url,
-            runner_level=runner_level,
-            runner_group_id=runner_group_id,
+            **options,
         )
 
     @classmethod
@@ -174,18 +182,14 @@ class GitHubApp:
         *,
         app: secretsmanager.ISecret,
         webhook: secretsmanager.ISecret,
-        url: str = GITHUB,
-        runner_level: RunnerLevel | str = RunnerLevel.ORGANIZATION,
-        runner_group_id: int = 1,
+        **options: Unpack[GitHubAppOptions],
     ) -> GitHubApp:
         """Use two secrets of Secrets Manager that the app already has as constructs.
 
         Args:
             app: Secret with the App's JSON.
             webhook: Another secret, with the webhook's secret.
-            url: As for the class.
-            runner_level: As for the class.
-            runner_group_id: As for the class.
+            options: The other arguments of the class.
 
         Raises:
             ValueError: If both are the same secret.
@@ -198,9 +202,7 @@ class GitHubApp:
         return cls(
             app=_ManagedSecret(app.secret_arn, app),
             webhook=_ManagedSecret(webhook.secret_arn, webhook),
-            url=url,
-            runner_level=runner_level,
-            runner_group_id=runner_group_id,
+            **options,
         )
 
     @classmethod
@@ -211,9 +213,7 @@ class GitHubApp:
         *,
         webhook_parameter_name: str | None = None,
         encryption_key: kms.IKey | None = None,
-        url: str = GITHUB,
-        runner_level: RunnerLevel | str = RunnerLevel.ORGANIZATION,
-        runner_group_id: int = 1,
+        **options: Unpack[GitHubAppOptions],
     ) -> GitHubApp:
         """Use two SecureString parameters of Parameter Store by their names.
 
@@ -222,9 +222,7 @@ class GitHubApp:
             name: Parameter with the App's JSON.
             webhook_parameter_name: Parameter with the webhook's secret; default ``{name}-webhook``.
             encryption_key: The key of the parameters, unless it is ``alias/aws/ssm``.
-            url: As for the class.
-            runner_level: As for the class.
-            runner_group_id: As for the class.
+            options: The other arguments of the class.
 
         Raises:
             ValueError: If a name holds a secret instead of naming one.
@@ -239,9 +237,7 @@ class GitHubApp:
         return cls(
             app=parameter(name),
             webhook=parameter(webhook_parameter_name or f"{name}-webhook"),
-            url=url,
-            runner_level=runner_level,
-            runner_group_id=runner_group_id,
+            **options,
         )
 
 

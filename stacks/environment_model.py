@@ -92,6 +92,7 @@ class GitHubPart(_Part):
     )
     runner_level: Level = RunnerLevel.ORGANIZATION
     runner_group_id: Annotated[int, Field(ge=1)] = 1
+    registration_token_fallback: bool = False
 
     @model_validator(mode="after")
     def _one_store(self) -> Self:

@@ -13,6 +13,7 @@ from constructs import Construct
 from runsfleet_constructs import (
     FleetLimits,
     GitHubApp,
+    GitHubAppOptions,
     RunnerFleet,
     RunnerImage,
     RunnerNetwork,
@@ -156,24 +157,25 @@ class FleetStack(cdk.Stack):
 
 def _github(scope: Construct, environment: EnvironmentFile) -> GitHubApp:
     part = environment.github
-    url = scope.node.try_get_context(GITHUB_URL_CONTEXT) or part.url
+    options: GitHubAppOptions = {
+        "url": scope.node.try_get_context(GITHUB_URL_CONTEXT) or part.url,
+        "runner_level": part.runner_level,
+        "runner_group_id": part.runner_group_id,
+        "registration_token_fallback": part.registration_token_fallback,
+    }
     if part.secret_name is not None:
         return GitHubApp.from_secret_name(
             scope,
             "GitHubApp",
             part.secret_name,
             webhook_secret_name=part.webhook_secret_name,
-            url=url,
-            runner_level=part.runner_level,
-            runner_group_id=part.runner_group_id,
+            **options,
         )
     return GitHubApp.from_parameter_names(
         scope,
         part.parameter_name or "",
         webhook_parameter_name=part.webhook_parameter_name,
-        url=url,
-        runner_level=part.runner_level,
-        runner_group_id=part.runner_group_id,
+        **options,
     )
 
 

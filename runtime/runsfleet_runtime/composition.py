@@ -159,7 +159,7 @@ def dispatch() -> DispatchFunction:
 
     environment = DispatchEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.DISPATCH, environment.fleet)
-    github = _github(environment)
+    github = _github(environment, token_fallback=environment.registration_token_fallback)
     dispatcher = Dispatcher(
         DispatchSettings(
             labels=label_settings(environment, region=os.environ.get("AWS_REGION", "")),
@@ -267,7 +267,9 @@ def _secrets() -> SecretReader:
     )
 
 
-def _github(environment: DispatchEnvironment | TerminationEnvironment) -> GitHubGateway:
+def _github(
+    environment: DispatchEnvironment | TerminationEnvironment, *, token_fallback: bool = False
+) -> GitHubGateway:
     from runsfleet_runtime.github.gateway import GitHubGateway
 
     return GitHubGateway.connect(
@@ -275,6 +277,7 @@ def _github(environment: DispatchEnvironment | TerminationEnvironment) -> GitHub
         level=environment.runner_level,
         secrets=_secrets(),
         ca_bundle=os.environ.get("AWS_CA_BUNDLE"),
+        token_fallback=token_fallback,
     )
 
 

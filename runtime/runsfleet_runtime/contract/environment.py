@@ -236,6 +236,8 @@ class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
         job_deadline_seconds: GitHub fails a job that waited this long (24 h).
         max_runtime_seconds: Longest run of a job (origin: 360 minutes).
         idle_timeout_seconds: A runner without a job ends after this.
+        registration_token_fallback: Whether a runner may register by a token for the whole scope
+            when GitHub's limit of JIT configurations is reached.
     """
 
     jobs_table: str
@@ -251,6 +253,7 @@ class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
     job_deadline_seconds: int = 24 * 3600
     max_runtime_seconds: int = 360 * 60
     idle_timeout_seconds: int = 600
+    registration_token_fallback: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +297,7 @@ class AgentEnvironment(Environment):
         runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
         config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
         runner_bucket: S3 bucket that caches runner packages.
+        log_group: Log group that the agent writes to, one stream for each job; none if left out.
         config_timeout_seconds: An instance that got no configuration within it ends.
         home: Where agent, runner and work live on the instance, say on a faster disk;
             ``/opt/runsfleet`` by default.
@@ -303,6 +307,8 @@ class AgentEnvironment(Environment):
         runner_sudo: Whether a user that the agent makes may become root without a password, as on
             GitHub's own machines, where many workflows install packages that way. The instance
             holds nothing but this one job. A user of the image keeps the image's rules.
+        standby: Whether the instance may be stopped while it waits for a configuration, to be
+            started again: then a stop is not its end.
 
     What is ``None`` is left to the machine: its image may set the variable.
     """
@@ -316,7 +322,9 @@ class AgentEnvironment(Environment):
     runners_table: str | None = None
     config_parameter_prefix: str | None = None
     runner_bucket: str | None = None
+    log_group: str | None = None
     config_timeout_seconds: int = 300
     home: str | None = None
     runner_user: str | None = None
     runner_sudo: bool = True
+    standby: bool = False
