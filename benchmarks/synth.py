@@ -28,6 +28,8 @@ from benchmarks.report import Row
 ROUNDS = 5
 ENVIRONMENT_BUDGET = 1.6
 REGION_BUDGET = 0.15
+USUAL_THREADS = "--v8-pool-size=4"
+"""Node's default, which ``app.py`` lowers: shown to tell what that brings."""
 REGIONS = ("us-east-1", "eu-west-1", "ap-southeast-2")
 
 _ONE_QUEUE = """
@@ -58,6 +60,8 @@ def run(rounds: int | None = None) -> list[Row]:
         for count in range(1, len(REGIONS) + 1):
             app = _app(folder / str(count), REGIONS[:count])
             sides[str(count)] = lambda app=app: _synthesize(app)  # type: ignore[misc]
+        usual = _app(folder / "usual", REGIONS[:1])
+        sides["usual"] = lambda: _synthesize(usual, NODE_OPTIONS=USUAL_THREADS)
         samples = in_turns(sides, rounds or ROUNDS, title="synth")
     cpu = {side: [sample.cpu for sample in part] for side, part in samples.items()}
     base = cpu["one queue"]
@@ -73,6 +77,16 @@ def run(rounds: int | None = None) -> list[Row]:
             budget=ENVIRONMENT_BUDGET,
         )
     ]
+    ratio, spread = median_and_quartiles([a / b for a, b in zip(cpu["usual"], base, strict=True)])
+    rows.append(
+        Row(
+            what="the same with all threads of node",
+            figure=f"{median(cpu['usual']):.2f} s CPU",
+            against=against,
+            ratio=ratio,
+            spread=spread,
+        )
+    )
     for count in range(2, len(REGIONS) + 1):
         more = [
             (many - one) / (count - 1) for many, one in zip(cpu[str(count)], cpu["1"], strict=True)
@@ -100,7 +114,7 @@ def _app(folder: Path, regions: tuple[str, ...]) -> Path:
     return Path(shutil.copy(ROOT / "app.py", folder))
 
 
-def _synthesize(script: Path) -> Sample:
+def _synthesize(script: Path, **variables: str) -> Sample:
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
     with tempfile.TemporaryDirectory(prefix="runsfleet-bench-") as out:
         return run_process(
@@ -114,5 +128,6 @@ def _synthesize(script: Path) -> Sample:
                 CDK_DEFAULT_ACCOUNT="111111111111",
                 CDK_DEFAULT_REGION="us-east-1",
                 JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="20",
+                **variables,
             ),
         )
