@@ -287,6 +287,7 @@ class LocalCloud:
             action=str(event["action"]),
             status=int(event["status_code"]),
             seconds=float(event["duration"]),
+            answer=_answer_text(delivery.response_body),
         )
 
     async def _watch_steps(self) -> None:
@@ -403,6 +404,18 @@ class LocalCloud:
             notes=self.aws.adapted.notes if self.aws.adapted else (),
             seconds=dict(seconds),
         )
+
+
+def _answer_text(body: str) -> str:
+    """What the webhook's answer says, for people."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    parts = [found.get(name) for name in ("outcome", "reason")]
+    return ", ".join(part for part in parts if isinstance(part, str) and part)[:500]
 
 
 def free_port_of(ports: range) -> int:

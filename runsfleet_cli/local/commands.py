@@ -107,6 +107,10 @@ def run(
         Path | None,
         typer.Option("--payload", help="Recorded workflow_job webhooks to play instead."),
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(help="Move recorded webhooks into this repository, such as octo-org/hello."),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=5_000, help="Repeat until so many are queued.")
     ] = 1,
@@ -131,7 +135,12 @@ def run(
         if file is not None and not file.is_file():
             _fail(f"there is no file {file}")
     what = Drive(
-        workflow=workflow, payload=payload, labels=tuple(label or ()), jobs=jobs, timeout=timeout
+        workflow=workflow,
+        payload=payload,
+        labels=tuple(label or ()),
+        repository=repository,
+        jobs=jobs,
+        timeout=timeout,
     )
     with _errors(), _cloud(show, environment, boot_delay, strict=strict) as client:
         outcome = drive(client, what, show.entry)

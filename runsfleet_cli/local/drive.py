@@ -44,6 +44,7 @@ class Drive:
         workflow: A workflow file.
         payload: A file of recorded `workflow_job` webhooks instead.
         labels: In place of each job's `runs-on`.
+        repository: Where recorded webhooks are moved to; default: their own.
         jobs: Repeat it until so many jobs are queued.
         timeout: Seconds until what is not over counts as lost.
     """
@@ -51,6 +52,7 @@ class Drive:
     workflow: Path | None = None
     payload: Path | None = None
     labels: tuple[str, ...] = ()
+    repository: str | None = None
     jobs: int = 1
     timeout: float = 300.0
 
@@ -101,6 +103,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Progress:
+    begun: float
     runs: set[int] = field(default_factory=set)
     played: list[Mapping[str, Any]] = field(default_factory=list)
     sequence: int = 0
@@ -122,7 +125,8 @@ def drive(
         CloudUnreachableError: The cloud ended meanwhile.
     """
     begun, started = time.time(), time.monotonic()
-    progress = _Progress(sequence=int(client.state()["sequence"]))
+    state = client.state()
+    progress = _Progress(begun=float(state["time"]), sequence=int(state["sequence"]))
     calls_before = _last_call(client)
     _queue(client, what, progress)
     deadline = started + what.timeout
@@ -138,7 +142,7 @@ def drive(
         on_entry(entry)
     seconds = time.monotonic() - started
     jobs = _jobs_of(state, progress)
-    instances = _instances_of(state, jobs)
+    instances = _instances_of(state, progress)
     github = client.github("GET", "requests?surface=api")["requests"]
     usage = usage_of(
         client.aws_calls(since=calls_before),
@@ -172,6 +176,7 @@ def _play(client: CloudClient, what: Drive, progress: _Progress, labels: list[st
     body = {
         "file": str((what.payload or Path()).absolute()),
         "labels": labels,
+        "repository": what.repository,
         "fresh_ids": True,
     }
     played = client.github("POST", "payloads", body)["played"]
@@ -189,7 +194,7 @@ def _last_call(client: CloudClient) -> int:
 def _is_over(state: Mapping[str, Any], progress: _Progress, now: float) -> bool:
     jobs = _jobs_of(state, progress)
     over = all(_is_done(job, float(state["time"])) for job in jobs)
-    gone = all(one["state"] in _GONE for one in _instances_of(state, jobs))
+    gone = all(one["state"] in _GONE for one in _instances_of(state, progress))
     empty = all(not sum(depth.values()) for depth in state["queues"].values())
     if not (over and gone and empty):
         progress.calm_since = None
@@ -203,15 +208,9 @@ def _jobs_of(state: Mapping[str, Any], progress: _Progress) -> list[Mapping[str,
     return [job for job in state["jobs"] if int(job["run_id"]) in progress.runs]
 
 
-def _instances_of(
-    state: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    mine = {
-        instance
-        for job in jobs
-        for instance in (*_story(job).get("instances", []), _story(job).get("instance_id"))
-    }
-    return [one for one in state["instances"] if one["instance_id"] in mine]
+def _instances_of(state: Mapping[str, Any], progress: _Progress) -> list[Mapping[str, Any]]:
+    """All that were launched meanwhile, whoever they were for."""
+    return [one for one in state["instances"] if float(one["launched_at"]) >= progress.begun]
 
 
 def _story(job: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -230,17 +229,16 @@ def _is_refused(job: Mapping[str, Any], now: float) -> bool:
 
 
 def _refusal(job: Mapping[str, Any]) -> str:
-    status = _story(job).get("webhook_status") or 0
-    if 200 <= status < 300:  # noqa: PLR2004  it was understood, and is not for this fleet
-        return f"the fleet does not serve {', '.join(job['labels'])}"
-    return f"its webhook was answered {status or 'not at all'}"
+    status = _story(job).get("webhook_status") or "not at all"
+    said = _story(job).get("webhook_answer") or "without a reason"
+    return f"its webhook was answered {status}, {said}"
 
 
 def _is_done(job: Mapping[str, Any], now: float) -> bool:
     if job["status"] == "completed":
         # a skipped or cancelled one was never launched, and has no record to close
         return "closed" in _story(job).get("at", {}) or not _was_launched(job)
-    return _is_refused(job, now)
+    return bool(_story(job).get("given_up")) or _is_refused(job, now)
 
 
 def _problems(
@@ -255,6 +253,8 @@ def _problems(
         if job["status"] == "completed":
             if _was_launched(job) and "closed" not in _story(job).get("at", {}):
                 found.append(f"job {job['name']} ended, but its record was not closed")
+        elif _story(job).get("given_up"):
+            found.append(f"job {job['name']} was given up: {_story(job)['given_up']}")
         elif _is_refused(job, now):
             # of a recorded webhook this may well be right: it is somebody else's
             if what.payload is None or what.labels:

@@ -22,6 +22,8 @@ from runsfleet_runtime.contract.tables import JobAttr
 if TYPE_CHECKING:
     from runsfleet_cli.local.interceptor.calls import Call
 
+# the webhook's answer for a job that it has put on the queue
+_TAKEN = 202
 _RUNNER = re.compile(r"(i-[0-9a-f]{8,17})$")
 _SET = re.compile(r"\bSET\b(.*?)(?:\bREMOVE\b|\bADD\b|\bDELETE\b|$)", re.DOTALL)
 _ASSIGNMENT = re.compile(r"([#\w.]+)\s*=\s*(:\w+)")
@@ -96,8 +98,10 @@ class JobStory:
         labels: As GitHub sent them.
         at: When it reached each stage, Unix seconds; the latest time of each.
         webhook_status: How its `queued` webhook was answered; 0 before.
+        webhook_answer: What the answer said, as GitHub shows it with the delivery.
         conclusion: GitHub's, once it is completed.
         outcome: The fleet's own, once its record is closed.
+        given_up: Why the fleet will not serve it any more, if so.
         instance_id: Its present or last instance.
         instances: All instances that were launched for it.
         instance_type: Of the last one.
@@ -112,8 +116,10 @@ class JobStory:
     labels: tuple[str, ...] = ()
     at: dict[str, float] = field(default_factory=dict)
     webhook_status: int = 0
+    webhook_answer: str = ""
     conclusion: str | None = None
     outcome: str | None = None
+    given_up: str = ""
     instance_id: str = ""
     instances: list[str] = field(default_factory=list)
     instance_type: str = ""
@@ -201,14 +207,26 @@ class Timeline:
         story.repository, story.labels = repository, labels
 
     def on_delivery(
-        self, time: float, job_id: int | None, action: str, status: int, seconds: float
+        self,
+        *,
+        time: float,
+        job_id: int | None,
+        action: str,
+        status: int,
+        seconds: float,
+        answer: str = "",
     ) -> None:
         """A webhook was answered."""
         if action != "queued" and status < 400:  # noqa: PLR2004  accepted, and nothing comes of it
             return
         if job_id is not None and action == "queued":
-            self.story(job_id).webhook_status = status
+            story = self.story(job_id)
+            story.webhook_status, story.webhook_answer = status, answer
+            # a recorded webhook is delivered without having been announced
+            story.at.setdefault(Stage.QUEUED, time - seconds)
         text = f"webhook {action} answered {status or 'nothing'} in {seconds * 1000:.0f} ms"
+        if answer and status != _TAKEN:
+            text = f"{text}: {answer}"
         self._add(time, Stage.WEBHOOK, text, job_id=job_id, detail={"status": status})
 
     def on_step(self, time: float, job_id: int, name: str, status: str, end: str | None) -> None:
@@ -315,6 +333,9 @@ class Timeline:
             story.outcome = str(values[JobAttr.OUTCOME])
             text = f"record closed: {story.outcome}"
             self._add(moment, Stage.CLOSED, text, job_id=job_id)
+        elif JobAttr.ERROR in values and JobAttr.COMPLETED_AT in values:
+            story.given_up = str(values[JobAttr.ERROR])
+            self._add(moment, Stage.CLOSED, f"given up: {story.given_up}", job_id=job_id)
         elif JobAttr.NOT_BEFORE in values:
             self._add(moment, Stage.RETRIED, "handed back, to be tried again", job_id=job_id)
 
@@ -340,7 +361,7 @@ class Timeline:
     ) -> None:
         if job_id is None and instance:
             job_id = self._job_of.get(instance)
-        story = self.jobs.get(job_id) if job_id is not None else None
+        story = self.story(job_id) if job_id is not None else None
         if story is not None:
             # an instance that took another's job must not overwrite what its own one did
             if not instance or instance == story.instance_id:

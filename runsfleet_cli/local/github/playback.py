@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runsfleet_cli.local.github.webhooks import Delivery
-from runsfleet_cli.local.github.world import Job, Repository, Run
+from runsfleet_cli.local.github.world import Job, Repository, Run, iso
 from runsfleet_cli.local.jobs.payload import RecordedPayload, as_planned
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def play(
             labels=labels,
             job_id=job_id,
             run_id=run_id,
+            moment=iso(github.world.clock()) if fresh_ids else None,
         )
     job = github.world.jobs.get(job_id)
     if job is None and recorded.makes_job:

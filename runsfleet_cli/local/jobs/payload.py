@@ -41,8 +41,12 @@ class RecordedPayload:
 
     @property
     def makes_job(self) -> bool:
-        """Say whether a runner can be expected: queued, and not waiting for an approval."""
-        return self.action == "queued" and self._job.get("status") == "queued"
+        """Say whether a runner can be expected.
+
+        The action decides: one of GitHub's own examples is queued while its status still reads
+        waiting (an approval has just been given), and a fleet has to launch for it.
+        """
+        return self.action == "queued"
 
     @property
     def full_name(self) -> str:
@@ -94,6 +98,7 @@ class RecordedPayload:
         labels: Sequence[str] | None = None,
         job_id: int | None = None,
         run_id: int | None = None,
+        moment: str | None = None,
     ) -> bytes:
         """Answer the payload with this world's installation, and what else is to differ.
 
@@ -104,6 +109,8 @@ class RecordedPayload:
             labels: Labels in their place.
             job_id: A job id in its place.
             run_id: A run id in its place.
+            moment: When the job was made, ISO 8601, in place of years ago: GitHub keeps no job
+                queued for longer than a day, and a fleet gives up what is older.
         """
         changed = json.loads(self.body) if _is_object(self.body) else dict(self.data)
         changed["installation"] = dict(changed.get("installation") or {"node_id": "MDEyOklu"})
@@ -119,6 +126,8 @@ class RecordedPayload:
             job["id"] = job_id
         if run_id is not None:
             job["run_id"] = run_id
+        if moment is not None:
+            job["created_at"] = moment
         return json.dumps(changed, separators=(",", ":"), ensure_ascii=False).encode()
 
 
