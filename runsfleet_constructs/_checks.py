@@ -51,3 +51,17 @@ def check_duration(name: str, value: cdk.Duration, least: int, most: int, cure: 
     if not least <= seconds <= most:
         raise ValueError(f"{name} must be between {least} s and {most} s, got {seconds} s; {cure}")
     return seconds
+
+
+def check_root_device(name: str) -> str:
+    """Return the name of a root device if EC2 could know one by it.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if not cdk.Token.is_unresolved(name) and not name.startswith("/dev/"):
+        raise ValueError(
+            f"root_device must be a device name like /dev/sda1, got {name!r}; "
+            "aws ec2 describe-images shows it as RootDeviceName"
+        )
+    return name

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runsfleet_constructs._checks import check_root_device
 from runsfleet_runtime.contract.environment import OfferedImage
 from runsfleet_runtime.labels import settings as grammar
 
@@ -37,11 +38,15 @@ class LabelImage:
         reference: AMI id, or ``resolve:ssm:`` and the name of a parameter.
         platform: What it runs on, such as ``linux-arm64``; ``None`` leaves that unchecked.
         min_disk_gib: Size of its root snapshot in GiB; 0 when it is the default image's.
+        root_device: Name of its root device, which a label's ``disk=`` resizes; ``None`` when it is
+            that of the platform's default image. ``aws ec2 describe-images`` shows it as
+            ``RootDeviceName``.
     """
 
     reference: str
     platform: str | None = None
     min_disk_gib: int = 0
+    root_device: str | None = None
 
     def __post_init__(self) -> None:
         """Check the image as soon as it is written."""
@@ -49,6 +54,8 @@ class LabelImage:
             raise ValueError(
                 f"reference must be an AMI id or resolve:ssm:PARAMETER, got {self.reference!r}"
             )
+        if self.root_device is not None:
+            check_root_device(self.root_device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +102,7 @@ class LabelOptions:
                     reference=image.reference,
                     platform=image.platform,
                     min_disk_gib=image.min_disk_gib,
+                    root_device=image.root_device,
                 )
                 for name, image in self.images.items()
             ),

@@ -8,6 +8,8 @@ from enum import StrEnum
 import aws_cdk as cdk
 from constructs import Construct
 
+from runsfleet_constructs._checks import check_root_device
+
 _RESOLVE = "resolve:ssm:"
 
 
@@ -83,11 +85,7 @@ class RunnerImage:
                     f"an image must be an AMI id or {_RESOLVE}PARAMETER, got {image!r}; "
                     "use RunnerImage.from_ssm_parameters for names of parameters"
                 )
-        if not self.root_device.startswith("/dev/"):
-            raise ValueError(
-                f"root_device must be a device name like /dev/sda1, got {self.root_device!r}; "
-                "aws ec2 describe-images shows it as RootDeviceName"
-            )
+        check_root_device(self.root_device)
 
     def reference(self, platform: RunnerPlatform) -> str:
         """Return the image of a platform, as a launch template takes it."""

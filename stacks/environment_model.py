@@ -75,6 +75,7 @@ SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]+$")]
 ImageReference = Annotated[
     str, StringConstraints(pattern=r"^(ami-[0-9a-f]{8,17}|resolve:ssm:[A-Za-z0-9/_.:-]+)$")
 ]
+RootDevice = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")]
 # YAML has text only; strict mode would ask for the enum itself
 Level = Annotated[RunnerLevel, Field(strict=False)]
 Store = Annotated[ConfigStore, Field(strict=False)]
@@ -116,7 +117,7 @@ class ImagePart(_Part):
 
     linux_arm64: ImageReference
     linux_x64: ImageReference
-    root_device: Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")] = "/dev/sda1"
+    root_device: RootDevice = "/dev/sda1"
 
 
 class RunnersPart(_Part):
@@ -147,8 +148,9 @@ class LabelImagePart(_Part):
     """An image that labels may ask for by ``image=``."""
 
     reference: ImageReference
-    platform: Literal["linux-arm64", "linux-x64"] | None = None
+    platform: Literal["linux-arm64", "linux-x64", "windows-x64"] | None = None
     min_disk_gib: Annotated[int, Field(ge=0, le=1024)] = 0
+    root_device: RootDevice | None = None
 
 
 class LabelsPart(_Part):
@@ -174,6 +176,7 @@ class LabelsPart(_Part):
                     reference=image.reference,
                     platform=image.platform,
                     min_disk_gib=image.min_disk_gib,
+                    root_device=image.root_device,
                 )
                 for name, image in self.images.items()
             },

@@ -166,7 +166,7 @@ def dispatch() -> DispatchFunction:
             targets={target.platform: target for target in environment.launch_targets},
             subnet_ids=environment.subnet_ids,
             private_subnet_ids=environment.private_subnet_ids,
-            images={image.name: image.reference for image in environment.images},
+            images={image.name: image for image in environment.images},
             job_deadline_seconds=environment.job_deadline_seconds,
         ),
         records=DynamoDBJobs(

@@ -151,12 +151,14 @@ class OfferedImage:
         reference: AMI id, or ``resolve:ssm:`` and the name of a parameter.
         platform: What it runs on; ``None`` leaves that unchecked.
         min_disk_gib: Size of its root snapshot in GiB; 0 when it is the default image's.
+        root_device: Name of its root device; ``None`` when it is the default image's.
     """
 
     name: str
     reference: str
     platform: str | None = None
     min_disk_gib: int = 0
+    root_device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,19 +95,8 @@ class Ec2Fleet:
     def _parameters(self, request: LaunchRequest) -> dict[str, Any]:
         common: dict[str, Any] = {}
         if request.image:
-            common["ImageId"] = request.image
-        # the template's root volume has the platform's usual size; the label may want another
-        common["BlockDeviceMappings"] = [
-            {
-                "DeviceName": request.target.root_device,
-                "Ebs": {
-                    "VolumeSize": request.spec.disk_gib,
-                    "VolumeType": "gp3",
-                    "Encrypted": True,
-                    "DeleteOnTermination": True,
-                },
-            }
-        ]
+            common["ImageId"] = request.image.reference
+        common["BlockDeviceMappings"] = _devices(request)
         overrides = [
             {"InstanceType": instance_type, "SubnetId": subnet_id, **common}
             for instance_type, subnet_id in request.overrides()
@@ -170,6 +159,24 @@ class Ec2Fleet:
             log.error("not terminated", extra={"instance_id": instance_id, "error": str(error)})
             return False
         return True
+
+
+def _devices(request: LaunchRequest) -> list[dict[str, Any]]:
+    # the template's root volume has the platform's usual size; the label may want another
+    root = {
+        "DeviceName": request.root_device,
+        "Ebs": {
+            "VolumeSize": request.spec.disk_gib,
+            "VolumeType": "gp3",
+            "Encrypted": True,
+            "DeleteOnTermination": True,
+        },
+    }
+    if request.root_device == request.target.root_device:
+        return [root]
+    # EC2 joins the template's devices and these by their names: what the template calls its root
+    # would be a second, empty disk of an image that calls it otherwise
+    return [root, {"DeviceName": request.target.root_device, "NoDevice": ""}]
 
 
 def _override(part: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from runsfleet_runtime.contract.environment import LaunchTarget
+from runsfleet_runtime.contract.environment import LaunchTarget, OfferedImage
 from runsfleet_runtime.labels import RunnerSpec
 
 MAX_OVERRIDES: Final = 300  # launch template overrides in one instant fleet (EC2 quota)
@@ -32,7 +32,7 @@ class LaunchRequest:
         instance_types: Types that serve the spec, best first.
         subnet_ids: Subnets to choose from; together they span every zone of the fleet.
         target: Launch template of the spec's platform.
-        image: AMI id or ``resolve:ssm:`` reference that replaces the template's; ``None`` keeps it.
+        image: Image that replaces the template's; ``None`` keeps it.
         client_token: Makes a repeated call answer with the same instances.
     """
 
@@ -42,8 +42,14 @@ class LaunchRequest:
     instance_types: tuple[str, ...]
     subnet_ids: tuple[str, ...]
     target: LaunchTarget
-    image: str | None
+    image: OfferedImage | None
     client_token: str
+
+    @property
+    def root_device(self) -> str:
+        """Name of the root device of the image that is launched."""
+        own = self.image.root_device if self.image else None
+        return own or self.target.root_device
 
     def overrides(self) -> list[tuple[str, str]]:
         """Return the pairs of type and subnet, best type first, as many as EC2 accepts."""

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from runsfleet_runtime.contract.environment import LaunchTarget
+from runsfleet_runtime.contract.environment import LaunchTarget, OfferedImage
 from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig
 from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.fleet.catalogue import candidates
@@ -125,7 +125,7 @@ class DispatchSettings:
         targets: Launch target by platform.
         subnet_ids: Subnets of ordinary instances.
         private_subnet_ids: Subnets of instances with ``private=true``.
-        images: Image name of a label -> AMI id or ``resolve:ssm:`` reference.
+        images: Image by the name that labels call it.
         job_deadline_seconds: A job older than this is given up.
     """
 
@@ -133,7 +133,7 @@ class DispatchSettings:
     targets: Mapping[str, LaunchTarget]
     subnet_ids: tuple[str, ...]
     private_subnet_ids: tuple[str, ...] = ()
-    images: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, OfferedImage] = field(default_factory=dict)
     job_deadline_seconds: float = 24 * 3600
 
 

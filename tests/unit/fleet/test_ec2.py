@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.session import get_session
 from botocore.validate import validate_parameters
 
-from runsfleet_runtime.contract.environment import LaunchTarget
+from runsfleet_runtime.contract.environment import LaunchTarget, OfferedImage
 from runsfleet_runtime.fleet.ec2 import Ec2Fleet
 from runsfleet_runtime.fleet.plan import (
     MAX_OVERRIDES,
@@ -125,7 +125,8 @@ def test_on_demand_follows_the_order_of_preference() -> None:
 def test_image_and_pool_are_passed_on() -> None:
     """An image of a label replaces the template's, and pool instances carry their pool's tag."""
     client = Client()
-    pooled = replace(REQUEST, image="ami-1", spec=spec("runs-fleet/cpu=2/pool=default"))
+    image = OfferedImage(name="own", reference="ami-1")
+    pooled = replace(REQUEST, image=image, spec=spec("runs-fleet/cpu=2/pool=default"))
     Ec2Fleet(client, fleet="dev").launch(pooled)
     (request,) = client.requests
     assert request["LaunchTemplateConfigs"][0]["Overrides"][0]["ImageId"] == "ami-1"

@@ -244,13 +244,17 @@ class World:
         )
         dispatcher = Dispatcher(
             DispatchSettings(
-                labels=LabelSettings(region="eu-central-1", environment="dev"),
-                targets={
-                    "linux-arm64": target,
-                    "linux-x64": replace(target, platform="linux-x64", launch_template_id="lt-2"),
-                },
-                subnet_ids=("subnet-a", "subnet-b"),
-                **settings,
+                **{
+                    "labels": LabelSettings(region="eu-central-1", environment="dev"),
+                    "targets": {
+                        "linux-arm64": target,
+                        "linux-x64": replace(
+                            target, platform="linux-x64", launch_template_id="lt-2"
+                        ),
+                    },
+                    "subnet_ids": ("subnet-a", "subnet-b"),
+                    **settings,
+                }
             ),
             records=self,
             queue=self,
