@@ -166,6 +166,8 @@ class RunnerFleet(Construct):
             session_manager=session_manager,
             setup_commands=setup_commands,
             runner_sudo=runner_sudo,
+            log_retention=log_retention,
+            encryption_key=encryption_key,
         )
         assets = FunctionAssets.build(self, "Dependencies", options)
         common: dict[str, Any] = {

@@ -10,6 +10,7 @@ from constructs import Construct
 
 from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._grants import allow, allow_key
+from runsfleet_runtime.contract.paths import KEPT_REPORTS_PREFIX
 
 RUNNER_PREFIX = "runners/"
 """Beginning of the keys that instances may read and write (``contract.paths``)."""
@@ -75,12 +76,18 @@ class RunnerCacheBucket(Construct):
         )
 
     def grant_cache(self, grantee: iam.IGrantable) -> iam.Grant:
-        """Allow a principal to read and write runner packages, and nothing else in the bucket.
+        """Allow instances to read and write runner packages, and nothing else in the bucket.
+
+        An instance may also keep a report there that the termination queue did not take, under its
+        own name only.
 
         Args:
             grantee: Who may.
         """
         allow_key(grantee, self.bucket.encryption_key)
+        # aws:userid is {role id}:{instance id}: an instance can speak for no other
+        own_report = self.bucket.arn_for_objects(KEPT_REPORTS_PREFIX + "${aws:userid}.json")
+        allow(grantee, ["s3:PutObject"], [own_report])
         return allow(
             grantee,
             ["s3:GetObject", "s3:PutObject"],

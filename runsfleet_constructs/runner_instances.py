@@ -9,6 +9,8 @@ import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from runsfleet_constructs._checks import check_between, check_fleet_name
@@ -39,10 +41,10 @@ DEFAULT_RUNNER_USER = "runner"
 class RunnerInstances(Construct):
     """What every instance of a fleet is made from; launches nothing by itself.
 
-    An instance may read its own configuration, report to the termination queue, read
-    the agent, read and write the runner cache, terminate itself, and be reached by Session
-    Manager; nothing else. AWS's managed policy for Session Manager is not used, as it allows
-    reading every parameter of the account.
+    An instance may read its own configuration, report to the termination queue, write to the
+    instances' log group, read the agent, read and write the runner cache, terminate itself, and be
+    reached by Session Manager; nothing else. AWS's managed policy for Session Manager is not used,
+    as it allows reading every parameter of the account.
 
     Args:
         scope: Parent.
@@ -64,6 +66,8 @@ class RunnerInstances(Construct):
             ends.
         runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
             default yes.
+        log_retention: How long the logs of agents and runners are kept; default one month.
+        encryption_key: Key of those logs; by default one that AWS owns.
 
     Raises:
         ValueError: If the network has no subnet to launch into.
@@ -72,6 +76,7 @@ class RunnerInstances(Construct):
         role: Role of the instances.
         security_group: Lets everything out and nothing in.
         launch_templates: One for each platform.
+        log_group: Logs of agents and runners, a stream for each job.
 
     Example:
         >>> instances.connections.allow_to(database, ec2.Port.tcp(5432))  # doctest: +SKIP
@@ -95,6 +100,8 @@ class RunnerInstances(Construct):
         session_manager: bool = True,
         setup_commands: Sequence[str] = (),
         runner_sudo: bool = True,
+        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
+        encryption_key: kms.IKey | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         self._fleet_name = check_fleet_name(fleet_name)
@@ -119,6 +126,18 @@ class RunnerInstances(Construct):
         configurations.grant_own(self.role)
         if cache is not None:
             cache.grant_cache(self.role)
+        self.log_group = logs.LogGroup(
+            self,
+            "Logs",
+            retention=log_retention,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+            encryption_key=encryption_key,
+        )
+        allow(
+            self.role,
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [self.log_group.log_group_arn],
+        )
         stack = cdk.Stack.of(self)
         self.environments = {
             platform: AgentEnvironment(
@@ -128,6 +147,7 @@ class RunnerInstances(Construct):
                 termination_queue_url=queues.termination.queue_url,
                 instance_role_id=self.role.role_id,
                 runner_bucket=None if cache is None else cache.bucket.bucket_name,
+                log_group=self.log_group.log_group_name,
                 runner_sudo=runner_sudo,
                 config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
                 runner_user=self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER,

@@ -143,6 +143,8 @@ def test_an_instance_can_do_nothing_else(dev: Template) -> None:
     assert dev.actions("Fleet/Instances") == {
         "dynamodb:GetItem",
         "ec2:TerminateInstances",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
         "s3:GetObject",
         "s3:PutObject",
         "sqs:SendMessage",
@@ -161,6 +163,24 @@ def test_an_instance_can_do_nothing_else(dev: Template) -> None:
     assert agent.endswith(".zip")
     assert "*" not in agent
     assert cache.endswith(".Arn>/runners/*")
+
+
+def test_an_instance_keeps_a_report_in_its_own_name_only(dev: Template) -> None:
+    """What it writes beside packages is bound to its identity, and it cannot read it back."""
+    puts = [
+        flat(s["Resource"])
+        for s in dev.statements("Fleet/Instances")
+        if as_list(s["Action"]) == ["s3:PutObject"]
+    ]
+    assert [put.partition(">/")[2] for put in puts] == ["reports/${aws:userid}.json"]
+
+
+def test_an_instance_writes_to_its_log_group_only(dev: Template) -> None:
+    """The log group of the instances is kept for a bounded time and is no function's."""
+    group = dev.at("Fleet/Instances/Logs/Resource", "AWS::Logs::LogGroup")["Properties"]
+    assert group["RetentionInDays"] == 30
+    found = statement(dev, "Fleet/Instances", "logs:PutLogEvents")
+    assert "InstancesLogs" in flat(found["Resource"])
 
 
 def test_functions_have_no_managed_policy(dev: Template) -> None:

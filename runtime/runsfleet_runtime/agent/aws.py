@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
 TRIES = 4
+OWN_TRIES = {"logs": 1}
+"""Services whose caller tries again by itself, and must not be held up."""
+
 METADATA_SECONDS = 2
 METADATA_TRIES = 5
 
@@ -51,7 +54,7 @@ class AwsClients:
             config=Config(
                 connect_timeout=CONNECT_SECONDS,
                 read_timeout=READ_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": TRIES},
+                retries={"mode": "standard", "total_max_attempts": OWN_TRIES.get(service, TRIES)},
                 user_agent_extra="runsfleet-agent",
             ),
         )

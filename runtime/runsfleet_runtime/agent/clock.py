@@ -24,11 +24,17 @@ class SignalClock:
     def __init__(self) -> None:
         self._wakeups: SimpleQueue[None] = SimpleQueue()
         self._stop: str | None = None
+        self._stop_by: float | None = None
 
     @property
     def stop_requested(self) -> str | None:
         """What told the agent to stop; ``None`` while nothing did."""
         return self._stop
+
+    @property
+    def stop_by(self) -> float | None:
+        """By when all must be over, on the monotonic clock; ``None`` when nobody said."""
+        return self._stop_by
 
     def listen(self) -> None:
         """Take SIGTERM, SIGINT and (where it exists) SIGHUP as the request to stop."""
@@ -40,8 +46,16 @@ class SignalClock:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.request_stop(signal.Signals(number).name)
 
-    def request_stop(self, reason: str) -> None:
-        """Ask the agent to stop; safe in a signal handler."""
+    def request_stop(self, reason: str, *, within: float | None = None) -> None:
+        """Ask the agent to stop; safe in a signal handler.
+
+        Args:
+            reason: Who or what asks; the first reason stays.
+            within: Seconds by which all must be over; the nearest time counts.
+        """
+        if within is not None:
+            by = self.monotonic() + within
+            self._stop_by = by if self._stop_by is None else min(self._stop_by, by)
         self._stop = self._stop or reason
         self._wakeups.put(None)
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.agent import Agent
 from runsfleet_runtime.agent.aws import AwsClients
+from runsfleet_runtime.agent.departure import Departure
 from runsfleet_runtime.agent.download import UrlDownloads
 from runsfleet_runtime.agent.dynamodb import DynamoDbConfigurations
 from runsfleet_runtime.agent.ec2 import Ec2Instances
 from runsfleet_runtime.agent.imds import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, Imds
+from runsfleet_runtime.agent.kept_reports import KeptReports
 from runsfleet_runtime.agent.linux import Linux
+from runsfleet_runtime.agent.log_shipper import LogShipper, NoLogs, ShippingHandler
+from runsfleet_runtime.agent.log_spool import Spool
+from runsfleet_runtime.agent.logs import CloudWatchLogs
+from runsfleet_runtime.agent.masking import Masker, MaskingFormatter
+from runsfleet_runtime.agent.notices import NoticeWatch
 from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
 from runsfleet_runtime.agent.s3 import S3Packages
 from runsfleet_runtime.agent.sqs import SqsReports
@@ -27,16 +35,18 @@ from runsfleet_runtime.contract.paths import (
     AGENT_HOME,
     BAKED_RUNNER_DIRECTORY,
     BAKED_RUNNER_MARKER,
+    LOG_DIRECTORY,
+    REPORTS_DIRECTORY,
     WORK_DIRECTORY,
 )
 
 DEFAULT_RUNNER_USER = "runner"
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runsfleet_runtime.agent.clock import SignalClock
-    from runsfleet_runtime.agent.ports import ReadsConfiguration
+    from runsfleet_runtime.agent.ports import ReadsConfiguration, ShipsLogs
 
 
 def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
@@ -53,33 +63,75 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
     home = Path(settings.home or AGENT_HOME)
     clients = AwsClients(settings.region)
     draw = random.SystemRandom().random
+    endpoint = environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    mask = Masker()
+    logs = _ship_logs(settings, clients, home, mask=mask, draw=draw)
+    platform = Linux(environ, sudo=settings.runner_sudo)
+    cache = S3Packages(clients, bucket=settings.runner_bucket) if settings.runner_bucket else None
     return Agent(
-        instance=Imds(
-            environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT, pause=clock.pause, draw=draw
-        ),
+        instance=Imds(endpoint, pause=clock.pause, draw=draw),
+        # a service of its own: its token is not shared between threads
+        notices=NoticeWatch(Imds(endpoint, pause=clock.pause, draw=draw), clock),
         configurations=_configurations(settings, clients),
         packages=RunnerPackages(
             platform=settings.platform,
             baked=BakedRunner(
                 directory=home / BAKED_RUNNER_DIRECTORY, marker=home / BAKED_RUNNER_MARKER
             ),
-            cache=S3Packages(clients, bucket=settings.runner_bucket)
-            if settings.runner_bucket
-            else None,
+            cache=cache,
             downloads=UrlDownloads(),
             clock=clock,
             draw=draw,
         ),
-        reports=SqsReports(clients, queue_url=settings.termination_queue_url),
-        instances=Ec2Instances(clients),
-        platform=Linux(environ, sudo=settings.runner_sudo),
+        departure=Departure(
+            reports=SqsReports(clients, queue_url=settings.termination_queue_url),
+            kept=KeptReports(
+                home / REPORTS_DIRECTORY, role_id=settings.instance_role_id, bucket=cache
+            ),
+            logs=logs,
+            instances=Ec2Instances(clients),
+            platform=platform,
+            clock=clock,
+            draw=draw,
+            mask=mask,
+        ),
+        logs=logs,
+        mask=mask,
+        platform=platform,
         clock=clock,
         draw=draw,
         environ=environ,
         work_directory=home / WORK_DIRECTORY,
         config_timeout=settings.config_timeout_seconds,
         runner_user=settings.runner_user or DEFAULT_RUNNER_USER,
+        standby=settings.standby,
     )
+
+
+def _ship_logs(
+    settings: AgentEnvironment,
+    clients: AwsClients,
+    home: Path,
+    *,
+    mask: Masker,
+    draw: Callable[[], float],
+) -> ShipsLogs:
+    """Send the agent's log to the log group too, and keep secrets out of it everywhere."""
+    root = logging.getLogger("runsfleet")
+    for handler in root.handlers:
+        handler.setFormatter(MaskingFormatter(handler.formatter, mask))
+    if not settings.log_group:
+        return NoLogs()
+    shipper = LogShipper(
+        CloudWatchLogs(clients, group=settings.log_group),
+        spool=Spool(home / LOG_DIRECTORY),
+        mask=mask,
+        draw=draw,
+    )
+    shipping = ShippingHandler(shipper)
+    shipping.setFormatter(root.handlers[0].formatter if root.handlers else None)
+    root.addHandler(shipping)
+    return shipper
 
 
 def _configurations(settings: AgentEnvironment, clients: AwsClients) -> ReadsConfiguration:

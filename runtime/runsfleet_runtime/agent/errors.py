@@ -17,3 +17,7 @@ class PackageError(AgentError):
 
 class StopRequestedError(Exception):
     """The agent was told to stop while it waited or fetched something."""
+
+
+class LogsRefusedError(Exception):
+    """The log service will never take these lines."""

@@ -7,11 +7,10 @@ suspicion that whatever a job can write to deserves.
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runsfleet_runtime.agent.files import read_regular
 from runsfleet_runtime.contract.messages import JobResult
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class JobMoment:
 
 def read_moment(path: Path) -> JobMoment | None:
     """Read what a hook wrote; ``None`` while it wrote nothing."""
-    text_and_time = _read_regular(path)
+    text_and_time = read_regular(path, _MOST_BYTES)
     if text_and_time is None:
         return None
     text, modified = text_and_time
@@ -72,22 +71,6 @@ def _job(values: Mapping[str, str]) -> JobResult | None:
         )
     except (KeyError, ValueError):
         return None
-
-
-def _read_regular(path: Path) -> tuple[str, float] | None:
-    # a link could point at a file of root's, a pipe would block for ever
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError:
-        return None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return os.read(descriptor, _MOST_BYTES).decode(errors="replace"), status.st_mtime
-    finally:
-        os.close(descriptor)
 
 
 def take_user_hooks(root: Path, environ: Mapping[str, str]) -> dict[str, str]:

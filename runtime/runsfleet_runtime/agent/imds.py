@@ -1,4 +1,4 @@
-"""The instance metadata service, version 2: who this instance is.
+"""The instance metadata service, version 2: who this instance is, and what awaits it.
 
 Gotchas:
     * A token is wanted by a PUT first; launch templates of the fleet require it.
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.errors import AgentError
+from runsfleet_runtime.agent.notices import SpotNotice, parse_time
 from runsfleet_runtime.agent.retry import attempts
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ TIMEOUT_SECONDS = 2.0
 
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,32}")
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _MOST_BYTES = 64 * 1024
 
 
 class Imds:
-    """Reads instance metadata. Satisfies ``KnowsInstance``.
+    """Reads instance metadata. Satisfies ``KnowsInstance`` and ``TellsNotices``.
 
     Args:
         endpoint: Address of the service, without a trailing path.
@@ -85,6 +87,44 @@ class Imds:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return pending if pending.tzinfo else pending.replace(tzinfo=UTC)
+
+    def spot_notice(self) -> SpotNotice | None:
+        """Return the interruption that EC2 has announced; ``None`` for none.
+
+        Raises:
+            OSError: The service did not answer, which says neither.
+        """
+        text = self._find("/latest/meta-data/spot/instance-action")
+        if text is None:
+            return None
+        try:
+            found = json.loads(text)
+            action = str(found["action"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError(f"no spot notice: {text[:200]!r}") from error
+        return SpotNotice(action=action, at=parse_time(found.get("time")))
+
+    def rebalance_notice(self) -> str | None:
+        """Return when EC2 recommended a rebalance; ``None`` for never.
+
+        Raises:
+            OSError: The service did not answer, which says neither.
+        """
+        text = self._find("/latest/meta-data/events/recommendations/rebalance")
+        if text is None:
+            return None
+        try:
+            return str(json.loads(text)["noticeTime"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError(f"no rebalance notice: {text[:200]!r}") from error
+
+    def _find(self, path: str) -> str | None:
+        try:
+            return self._get(path)
+        except urllib.error.HTTPError as error:
+            if error.code == _NOT_FOUND:
+                return None
+            raise
 
     def _get(self, path: str) -> str:
         if self._token is None:

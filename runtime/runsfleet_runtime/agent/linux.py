@@ -238,6 +238,15 @@ class Linux:
         _signal_group(process, signal.SIGKILL)
         process.wait()
 
+    def available_memory(self) -> int | None:
+        """Return ``MemAvailable``: free memory, and what caches would give back."""
+        try:
+            lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+            (kibibytes,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+            return int(kibibytes) * 1024
+        except (OSError, ValueError, IndexError):
+            return None
+
     def power_off(self) -> None:
         """Shut down; the instance terminates by it (its launch template says so)."""
         self._run(["shutdown", "-h", "now"])

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from runsfleet_runtime.agent.log_batches import LogEvent
+    from runsfleet_runtime.agent.vitals import Vitals
     from runsfleet_runtime.contract.messages import RunnerReport
 
 
@@ -20,6 +22,13 @@ class Clock(Protocol):
     @property
     def stop_requested(self) -> str | None:
         """What told the agent to stop; ``None`` while nothing did."""
+
+    @property
+    def stop_by(self) -> float | None:
+        """By when all must be over, on the monotonic clock; ``None`` when nobody said."""
+
+    def request_stop(self, reason: str, *, within: float | None = None) -> None:
+        """Ask the agent to stop, perhaps within so many seconds."""
 
     def monotonic(self) -> float:
         """Seconds on a clock that never jumps."""
@@ -53,6 +62,20 @@ class KnowsInstance(Protocol):
         """When EC2 launched it; ``None`` when unknown."""
 
 
+class WatchesNotices(Protocol):
+    """Stops the agent's clock when EC2 announces that it takes the instance."""
+
+    @property
+    def rebalance(self) -> str | None:
+        """When a rebalance was recommended; ``None`` for never."""
+
+    def start(self) -> None:
+        """Begin to watch."""
+
+    def stop(self) -> None:
+        """Watch no longer."""
+
+
 class ReadsConfiguration(Protocol):
     """Reads what dispatch wrote for an instance."""
 
@@ -70,6 +93,13 @@ class CachesPackages(Protocol):
         """Put a package into the cache."""
 
 
+class StoresFiles(Protocol):
+    """Keeps files by a key."""
+
+    def store(self, key: str, source: Path) -> None:
+        """Put a file there."""
+
+
 class DownloadsFiles(Protocol):
     """Gets files by their address."""
 
@@ -82,6 +112,40 @@ class SendsReports(Protocol):
 
     def send(self, report: RunnerReport) -> None:
         """Send one report; raises when it was not accepted."""
+
+
+class KeepsReports(Protocol):
+    """Keeps reports that were not taken, for a sweep to find."""
+
+    def keep(self, report: RunnerReport) -> None:
+        """Keep one report; raises when it cannot."""
+
+
+class TakesVitals(Protocol):
+    """Knows how the machine is."""
+
+    def vitals(self) -> Vitals:
+        """Look now."""
+
+
+class TakesLogs(Protocol):
+    """A log service."""
+
+    def put(self, stream: str, events: Sequence[LogEvent]) -> None:
+        """Write one batch to a stream; raises when it was not taken."""
+
+
+class ShipsLogs(Protocol):
+    """Brings the agent's log to a log service; see :mod:`.log_shipper`. Never raises."""
+
+    def begin(self, stream: str) -> None:
+        """Start to send to a stream what was and will be logged."""
+
+    def attach(self, stream: str, lines: Iterable[tuple[int, str]]) -> None:
+        """Send lines (epoch milliseconds, text) to a stream of their own."""
+
+    def close(self, seconds: float) -> bool:
+        """Send what is left, within this time; whether all was sent."""
 
 
 class EndsInstance(Protocol):
@@ -146,6 +210,9 @@ class Platform(Protocol):
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         """End what is left of the group at once, and collect its head."""
+
+    def available_memory(self) -> int | None:
+        """Bytes of memory that programs may still get; ``None`` when unknown."""
 
     def power_off(self) -> None:
         """Shut the machine down; raises when the system refused."""

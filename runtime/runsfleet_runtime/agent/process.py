@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.errors import AgentError
 from runsfleet_runtime.agent.hooks import COMPLETED, STARTED, JobMoment, read_moment
-from runsfleet_runtime.agent.lifecycle import Ended, Limits, Seen, StopReason, stop_reason
+from runsfleet_runtime.agent.lifecycle import (
+    STOP_GRACE_SECONDS,
+    Ended,
+    Limits,
+    Seen,
+    StopReason,
+    explain,
+    stop_grace,
+    stop_reason,
+)
 from runsfleet_runtime.agent.registration import conceal
+from runsfleet_runtime.agent.vitals import INTERVAL_SECONDS, LOW_MEMORY_BYTES, Vitals
 from runsfleet_runtime.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -22,13 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runsfleet_runtime.agent.ports import Account, Clock, Platform
+    from runsfleet_runtime.agent.ports import Account, Clock, Platform, TakesVitals
 
 LISTENING = "Listening for Jobs"
 """What GitHub's runner prints once it is registered and waits for its job."""
-
-STOP_GRACE_SECONDS = 90.0
-"""From the request to stop until the kill. A spot instance has 120 s from its notice."""
 
 POLL_SECONDS = 0.5
 CONFIGURE_SECONDS = 120.0
@@ -72,6 +79,7 @@ class RunnerEnd:
         listening_after: Seconds from its start until it listened; ``None`` when it never did.
         last_lines: The end of its output, without secrets.
         error: What went wrong in watching it; empty when nothing did.
+        why: Why the agent stopped it; empty when it ended by itself.
     """
 
     ended: Ended
@@ -81,6 +89,7 @@ class RunnerEnd:
     listening_after: float | None
     last_lines: tuple[str, ...]
     error: str = ""
+    why: str = ""
 
 
 class _Watch:
@@ -89,6 +98,10 @@ class _Watch:
     def __init__(
         self, process: subprocess.Popen[bytes], platform: Platform, clock: Clock, launch: Launch
     ) -> None:
+        self.vitals = Vitals()
+        self._looked_at: float | None = None
+        self._told_listening = False
+        self._told_started = False
         self.process = process
         self.begun = clock.monotonic()
         self.exited = threading.Event()
@@ -139,6 +152,17 @@ class _Watch:
             self.completed = read_moment(self._launch.state / COMPLETED)
             self.completed_at = self._clock.monotonic() if self.completed else None
 
+    def tell(
+        self, on_started: Callable[[JobMoment], None], on_listening: Callable[[float], None]
+    ) -> None:
+        """Tell what is new, each thing once."""
+        if self.listening_at is not None and not self._told_listening:
+            self._told_listening = True
+            on_listening(self.listening_at - self.begun)
+        if self.started is not None and not self._told_started:
+            self._told_started = True
+            on_started(self.started)
+
     def seen(self) -> Seen:
         now = self._clock.monotonic()
         return Seen(
@@ -147,12 +171,28 @@ class _Watch:
             job_for=None if self.started_at is None else now - self.started_at,
             completed_for=None if self.completed_at is None else now - self.completed_at,
             interrupted=self._clock.stop_requested is not None,
+            free_disk=self.vitals.free_disk,
         )
+
+    def examine(self, machine: TakesVitals) -> None:
+        """Look at the machine, if it is time to."""
+        now = self._clock.monotonic()
+        if self._looked_at is not None and now < self._looked_at + INTERVAL_SECONDS:
+            return
+        self._looked_at = now
+        was_low = _is_low(self.vitals.available_memory)
+        self.vitals = machine.vitals()
+        if _is_low(self.vitals.available_memory) and not was_low:
+            _log.warning("memory is low", extra={"bytes": self.vitals.available_memory})
 
     def drain(self) -> None:
         # a process that left the group may hold the pipe for ever
         self._reader.join(_DRAIN_SECONDS)
         self._waiter.join(_DRAIN_SECONDS)
+
+
+def _is_low(memory: int | None) -> bool:
+    return memory is not None and memory < LOW_MEMORY_BYTES
 
 
 class RunnerRoom:
@@ -161,14 +201,21 @@ class RunnerRoom:
     Args:
         platform: The operating system.
         clock: Time, and the request to stop.
+        machine: Knows how much disk and memory is left.
         grace: Seconds that a runner gets to cancel its job before it is killed.
     """
 
     def __init__(
-        self, platform: Platform, clock: Clock, *, grace: float = STOP_GRACE_SECONDS
+        self,
+        platform: Platform,
+        clock: Clock,
+        *,
+        machine: TakesVitals,
+        grace: float = STOP_GRACE_SECONDS,
     ) -> None:
         self._platform = platform
         self._clock = clock
+        self._machine = machine
         self._grace = grace
 
     def configure(
@@ -198,7 +245,12 @@ class RunnerRoom:
             raise AgentError(f"config.sh {how}: {' | '.join(watch.lines)}")
 
     def run(
-        self, launch: Launch, limits: Limits, *, on_started: Callable[[JobMoment], None]
+        self,
+        launch: Launch,
+        limits: Limits,
+        *,
+        on_started: Callable[[JobMoment], None],
+        on_listening: Callable[[float], None] = lambda _: None,
     ) -> RunnerEnd:
         """Run ``run.sh`` until it ends or has to be stopped; leaves no process of its group.
 
@@ -206,6 +258,7 @@ class RunnerRoom:
             launch: What to run.
             limits: What it may take.
             on_started: Called once, when the hook saw a job start. Must not block.
+            on_listening: Called once, before that, with the seconds that it took to listen.
         """
         process = self._platform.start(
             self._platform.run_command(launch.root),
@@ -216,12 +269,13 @@ class RunnerRoom:
         watch = _Watch(process, self._platform, self._clock, launch)
         stopped: StopReason | None = None
         completed_before_stop = False
-        error = ""
+        error = why = ""
         try:
-            stopped = self._follow(watch, limits, on_started)
+            stopped = self._follow(watch, limits, on_started, on_listening)
             if stopped is not None:
                 completed_before_stop = watch.completed is not None
-                _log.info("stopping the runner", extra={"reason": stopped})
+                why = self._explain(stopped, watch, limits)
+                _log.info("stopping the runner", extra={"reason": stopped, "why": why})
                 self._stop(watch)
         except Exception as failure:  # noqa: BLE001  the end of the instance must follow
             _log.exception("watching the runner failed")
@@ -229,10 +283,8 @@ class RunnerRoom:
         finally:
             self._platform.kill(process)
             watch.drain()
-        reported = watch.started is not None
         watch.look()
-        if watch.started is not None and not reported:
-            on_started(watch.started)
+        watch.tell(on_started, on_listening)
         return RunnerEnd(
             ended=Ended(
                 listened=watch.listening_at is not None,
@@ -249,30 +301,42 @@ class RunnerRoom:
             else watch.listening_at - watch.begun,
             last_lines=tuple(watch.lines),
             error=error,
+            why=why,
         )
 
+    def _explain(self, stopped: StopReason, watch: _Watch, limits: Limits) -> str:
+        if stopped is StopReason.INTERRUPTED:
+            return f"stopped by {self._clock.stop_requested}"
+        return explain(stopped, watch.seen(), limits)
+
     def _follow(
-        self, watch: _Watch, limits: Limits, on_started: Callable[[JobMoment], None]
+        self,
+        watch: _Watch,
+        limits: Limits,
+        on_started: Callable[[JobMoment], None],
+        on_listening: Callable[[float], None],
     ) -> StopReason | None:
-        reported = False
         while True:
             watch.look()
-            if watch.started is not None and not reported:
-                reported = True
-                on_started(watch.started)
+            watch.tell(on_started, on_listening)
             # the end of the process first: what has ended needs no stop. Yet a system that goes
             # down signals every process at once, and then the runner may be the first to go
             if watch.exited.is_set():
                 cut_off = self._clock.stop_requested is not None and watch.completed is None
                 return StopReason.INTERRUPTED if cut_off else None
+            watch.examine(self._machine)
             if (reason := stop_reason(watch.seen(), limits)) is not None:
                 return reason
             self._clock.wait(POLL_SECONDS)
 
     def _stop(self, watch: _Watch) -> None:
         self._platform.interrupt(watch.process)
-        end = self._clock.monotonic() + self._grace
-        while not watch.exited.is_set() and (left := end - self._clock.monotonic()) > 0:
+        asked_at = self._clock.monotonic()
+        while not watch.exited.is_set():
+            # anew each time: a spot notice may come while a runner is being stopped
+            end = stop_grace(asked_at=asked_at, stop_by=self._clock.stop_by, longest=self._grace)
+            if (left := end - self._clock.monotonic()) <= 0:
+                break
             self._clock.wait(left)
         if not watch.exited.is_set():
             _log.warning("the runner did not stop in time; it is killed")

@@ -1,4 +1,4 @@
-"""SSM parameter names, S3 keys and paths on an image that more than one side spells."""
+"""SSM parameter names, S3 keys, log streams and paths on an image that several sides spell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,32 @@ BAKED_RUNNER_MARKER = "runner.json"
 
 WORK_DIRECTORY = "work"
 """Folder of the home where each job's files are."""
+
+
+LOG_DIRECTORY = "log"
+"""Folder of the home where log lines wait while the log service does not answer."""
+
+REPORTS_DIRECTORY = "reports"
+"""Folder of the home for the last report when the queue did not take it."""
+
+KEPT_REPORTS_PREFIX = "reports/"
+"""Beginning of the keys of such reports in the fleet's cache bucket."""
+
+
+def kept_report_key(role_id: str, instance_id: str) -> str:
+    """Return the S3 key of a report that the termination queue did not take.
+
+    IAM binds it to the instance: ``{role id}:{instance id}`` is its ``aws:userid``.
+
+    Args:
+        role_id: Unique id of the instance role (``AROA…``).
+        instance_id: The EC2 instance id.
+
+    Example:
+        >>> kept_report_key("AROAEXAMPLE", "i-0abc")
+        'reports/AROAEXAMPLE:i-0abc.json'
+    """
+    return f"{KEPT_REPORTS_PREFIX}{role_id}:{instance_id}.json"
 
 
 def runner_config_parameter(prefix: str, instance_id: str, part: int) -> str:
@@ -58,3 +84,27 @@ def runner_package_key(version: str, platform: str, filename: str) -> str:
         'runners/2.337.0/linux-arm64/actions-runner-linux-arm64-2.337.0.tar.gz'
     """
     return f"runners/{version}/{platform}/{filename}"
+
+
+def log_stream(instance_id: str, job_id: int) -> str:
+    """Return the log stream of an instance and the job that it was launched for.
+
+    Args:
+        instance_id: The EC2 instance id.
+        job_id: GitHub's job id; 0 when the instance never learned of one.
+
+    Example:
+        >>> log_stream("i-0abc", 5), log_stream("i-0abc", 0)
+        ('i-0abc/5', 'i-0abc/boot')
+    """
+    return f"{instance_id}/{job_id or 'boot'}"
+
+
+def diagnostics_stream(instance_id: str, job_id: int) -> str:
+    """Return the log stream of the runner's own diagnostics (``_diag``).
+
+    Example:
+        >>> diagnostics_stream("i-0abc", 5)
+        'i-0abc/5/diag'
+    """
+    return f"{log_stream(instance_id, job_id)}/diag"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.errors import StopRequestedError
+from runsfleet_runtime.agent.vitals import Vitals
 from runsfleet_runtime.contract.messages import RunnerConfig, RunnerReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from runsfleet_runtime.agent.log_batches import LogEvent
+    from runsfleet_runtime.agent.notices import SpotNotice
 
 INSTANCE_ID = "i-0123456789abcdef0"
 JIT = "eyJzZWNyZXQiOiAi" + "Zm9vYmFy" * 512 + "In0="
@@ -43,12 +48,18 @@ class FakeClock:
     def __init__(self) -> None:
         self.time = 1000.0
         self.stop: str | None = None
+        self.stop_by: float | None = None
         self.stop_at: float | None = None
         self.rests: list[float] = []
 
     @property
     def stop_requested(self) -> str | None:
         return self.stop
+
+    def request_stop(self, reason: str, *, within: float | None = None) -> None:
+        self.stop = self.stop or reason
+        if within is not None:
+            self.stop_by = self.time + within
 
     def monotonic(self) -> float:
         return self.time
@@ -120,6 +131,74 @@ class FakeReports:
             self.failures -= 1
             raise OSError("the queue does not answer")
         self.sent.append(report)
+
+
+class FakeKept:
+    """Keeps reports in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[RunnerReport] = []
+
+    def keep(self, report: RunnerReport) -> None:
+        self.kept.append(report)
+
+
+class FakeNotices:
+    """Announces what it is told to."""
+
+    def __init__(self) -> None:
+        self.spot: SpotNotice | OSError | None = None
+        self.rebalance: str | OSError | None = None
+        self.looks = 0
+
+    def spot_notice(self) -> SpotNotice | None:
+        self.looks += 1
+        if isinstance(self.spot, OSError):
+            raise self.spot
+        return self.spot
+
+    def rebalance_notice(self) -> str | None:
+        if isinstance(self.rebalance, OSError):
+            raise self.rebalance
+        return self.rebalance
+
+
+class FakeMachine:
+    """A machine with as much disk and memory as it is told."""
+
+    def __init__(self, *vitals: Vitals) -> None:
+        self.answers = list(vitals) or [Vitals()]
+        self.looks = 0
+
+    def vitals(self) -> Vitals:
+        self.looks += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class FakeLogService:
+    """A log service that takes, fails, refuses or hangs."""
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        self.failures = 0
+        self.hold = threading.Event()
+        self.hold.set()
+        self.attempts = 0
+        self.batches: list[tuple[str, tuple[LogEvent, ...]]] = []
+
+    def put(self, stream: str, events: Sequence[LogEvent]) -> None:
+        self.attempts += 1
+        self.hold.wait(20)
+        if self.failure is not None:
+            raise self.failure
+        if self.failures:
+            self.failures -= 1
+            raise OSError("Rate exceeded")
+        self.batches.append((stream, tuple(events)))
+
+    def lines(self, stream: str | None = None) -> list[str]:
+        """Return every line of a stream, or of all."""
+        return [e.text for name, events in self.batches if stream in {None, name} for e in events]
 
 
 class FakeInstances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
@@ -13,10 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 from typing_extensions import override
 
-from runsfleet_runtime.agent.agent import POWER_OFF_TRIES, TERMINATE_TRIES, Agent
+from runsfleet_runtime.agent.agent import Agent
 from runsfleet_runtime.agent.clock import SignalClock
+from runsfleet_runtime.agent.departure import POWER_OFF_TRIES, TERMINATE_TRIES, Departure
 from runsfleet_runtime.agent.errors import AgentError
 from runsfleet_runtime.agent.linux import Linux
+from runsfleet_runtime.agent.log_shipper import LogShipper, ShippingHandler
+from runsfleet_runtime.agent.log_spool import Spool
+from runsfleet_runtime.agent.masking import Masker
+from runsfleet_runtime.agent.notices import NoticeWatch
 from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
 from runsfleet_runtime.contract.messages import ReportStatus, RunnerReport
 from runsfleet_runtime.telemetry.log import configure
@@ -30,6 +36,10 @@ from tests.unit.agent.fakes import (
     FakeDownloads,
     FakeInstance,
     FakeInstances,
+    FakeKept,
+    FakeLogService,
+    FakeMachine,
+    FakeNotices,
     FakeReports,
     archive,
     runner_config,
@@ -87,10 +97,31 @@ class World:
         )
         self.configurations = FakeConfigurations(config.to_json())
         self.downloads = FakeDownloads(package)
+        self.kept = FakeKept()
+        self.notices = FakeNotices()
+        self.machine = FakeMachine()
+        self.log_service = FakeLogService()
+        self.bounds: dict[str, float] = {}
+        self.standby = False
 
     def run(self) -> ReportStatus:
-        agent = Agent(
+        mask = Masker()
+        spool = Spool(self.directory.parent / "spool")
+        logs = LogShipper(self.log_service, spool=spool, mask=mask, draw=lambda: 0.0)
+        logger = logging.getLogger("runsfleet")
+        handler = ShippingHandler(logs)
+        logger.addHandler(handler)
+        level, logger.level = logger.level, logging.INFO
+        try:
+            return self.agent(mask, logs).run()
+        finally:
+            logger.removeHandler(handler)
+            logger.level = level
+
+    def agent(self, mask: Masker, logs: LogShipper) -> Agent:
+        return Agent(
             instance=self.instance,
+            notices=NoticeWatch(self.notices, self.clock, interval=0.02),
             configurations=self.configurations,
             packages=RunnerPackages(
                 platform="linux-x64",
@@ -101,8 +132,19 @@ class World:
                 draw=lambda: 0.0,
                 free_bytes=lambda _: 10**12,
             ),
-            reports=self.reports,
-            instances=self.instances,
+            departure=Departure(
+                reports=self.reports,
+                kept=self.kept,
+                logs=logs,
+                instances=self.instances,
+                platform=self.platform,
+                clock=self.clock,
+                draw=lambda: 0.0,
+                mask=mask,
+                **self.bounds,
+            ),
+            logs=logs,
+            mask=mask,
             platform=self.platform,
             clock=self.clock,
             draw=lambda: 0.0,
@@ -110,8 +152,9 @@ class World:
             work_directory=self.directory,
             config_timeout=self.config_timeout,
             runner_user="root",
+            standby=self.standby,
+            machine=self.machine,
         )
-        return agent.run()
 
     def when(self, condition: Callable[[], bool]) -> threading.Thread:
         """Ask the agent to stop once a condition holds."""

@@ -20,7 +20,7 @@ from runsfleet_runtime.agent.lifecycle import Limits, ending
 from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.process import Launch, RunnerEnd, RunnerRoom
 from runsfleet_runtime.contract.messages import ReportStatus
-from tests.unit.agent.fakes import JIT, LISTEN, RUNNERS, START, runner_script
+from tests.unit.agent.fakes import JIT, LISTEN, RUNNERS, START, FakeMachine, runner_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,7 @@ class Place:
         self.directory = directory
         self.clock = SignalClock()
         self.platform = Linux(os.environ)
+        self.machine = FakeMachine()
         self.started: list[JobMoment] = []
         for name in ("runner", "state", "hooks"):
             (directory / name).mkdir()
@@ -59,7 +60,7 @@ class Place:
         )
 
     def run(self, launch: Launch, limits: Limits = LONG, *, grace: float = 5) -> RunnerEnd:
-        room = RunnerRoom(self.platform, self.clock, grace=grace)
+        room = RunnerRoom(self.platform, self.clock, machine=self.machine, grace=grace)
         return room.run(launch, limits, on_started=self.started.append)
 
     def when(self, condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
@@ -243,7 +244,7 @@ def test_a_failing_registration_shows_its_output(place: Place) -> None:
     launch = Launch(
         root=launch.root, state=launch.state, environment=launch.environment, secrets=("TOKEN1",)
     )
-    room = RunnerRoom(place.platform, place.clock)
+    room = RunnerRoom(place.platform, place.clock, machine=place.machine)
     with pytest.raises(AgentError, match=r"config.sh ended with 3: bad \*\*\*"):
         room.configure(launch, ("--unattended",), {"ACTIONS_RUNNER_INPUT_TOKEN": "TOKEN1"})
 
@@ -253,7 +254,8 @@ def test_a_request_to_stop_ends_a_registration(place: Place) -> None:
     launch = place.launch(runner_script("touch begun", "sleep 600"), name="config.sh")
     begun = place.directory / "runner" / "begun"
     request = place.when(begun.exists, lambda: place.clock.request_stop("SIGTERM"))
+    room = RunnerRoom(place.platform, place.clock, machine=place.machine)
     with pytest.raises(StopRequestedError):
-        RunnerRoom(place.platform, place.clock).configure(launch, (), {})
+        room.configure(launch, (), {})
     request.join()
     assert processes_holding(str(place.directory)) == []
