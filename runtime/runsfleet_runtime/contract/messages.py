@@ -68,8 +68,12 @@ class JobMessage(Message):
 
     @property
     def deduplication_id(self) -> str:
-        """Same job and dispatch number: the same message, whatever delivered it."""
-        return f"{self.job_id}:{self.dispatch}"
+        """Same job, dispatch number and requeues: the same message, whatever delivered it.
+
+        The requeues tell a job that its instance hands back from one that dispatch handed back
+        within the same five minutes: SQS would swallow the second as a repetition of the first.
+        """
+        return f"{self.job_id}:{self.dispatch}:{self.requeues}"
 
     @property
     def owner(self) -> str:

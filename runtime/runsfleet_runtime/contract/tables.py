@@ -47,6 +47,7 @@ class JobAttr(StrEnum):
     COMPLETED_AT = "completed_at"
     UPDATED_AT = "updated_at"
     OUTCOME = "outcome"
+    UNSERVED = "unserved"  # 1 when closed by an instance that ran none of its run's jobs
     EXIT_CODE = "exit_code"
     ERROR = "error"
     EXPIRES_AT = TTL_ATTRIBUTE

@@ -388,12 +388,13 @@ class Dispatcher:
                         failures.append((held, result.retry_at))
             else:
                 ready.append((held, instance, *result))
-        failures += self._record(ready)
+        failures += self._record(ready, returned)
         self._hand_back(failures, returned)
 
     def _record(
         self,
         ready: Sequence[tuple[_Held, LaunchedInstance, RunnerConfig, Sequence[Mapping[str, Any]]]],
+        returned: set[str],
     ) -> list[tuple[_Held, float]]:
         if not ready:
             return []
@@ -419,6 +420,12 @@ class Dispatcher:
                             "waited_seconds": round(wait, 3),
                         },
                     )
+                elif done is None:
+                    # Recorded or not, it must not be ended: a job that is recorded as launched has
+                    # this instance only. Without a configuration the instance ends itself, and the
+                    # message that comes back finds the claim run out.
+                    self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
+                    returned.add(held.received.message_id)
                 else:
                     self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
                     self._undo(instance)

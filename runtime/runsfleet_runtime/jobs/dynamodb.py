@@ -12,7 +12,7 @@ Gotchas:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -37,6 +37,8 @@ log = get_logger("jobs.dynamodb")
 Item = Mapping[str, Any]
 T = TypeVar("T")
 _REFUSED: Final = "ConditionalCheckFailed"
+_INVALID: Final = frozenset({"SerializationException", "ValidationException"})
+_CLIENT_ERRORS: Final = range(400, 500)
 _INSTANCE_ATTRIBUTES: Final = (
     JobAttr.INSTANCE_ID,
     JobAttr.INSTANCE_TYPE,
@@ -45,6 +47,30 @@ _INSTANCE_ATTRIBUTES: Final = (
     JobAttr.RUNNER_NAME,
     JobAttr.NOT_BEFORE,
 )
+_ENDING_ATTRIBUTES: Final = (
+    JobAttr.UNSERVED,
+    JobAttr.OUTCOME,
+    JobAttr.EXIT_CODE,
+    JobAttr.ERROR,
+    JobAttr.STARTED_AT,
+    JobAttr.COMPLETED_AT,
+    JobAttr.EXPIRES_AT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A write that no condition refused and that yet was not seen to succeed.
+
+    Attributes:
+        reason: Why.
+        is_certain: Whether nothing was written for certain.
+        is_invalid: Whether the request itself was refused; one bad write spoils all others of it.
+    """
+
+    reason: str
+    is_certain: bool = False
+    is_invalid: bool = False
 
 
 class DynamoDBJobs:
@@ -82,7 +108,9 @@ class DynamoDBJobs:
         pairs = list(zip(jobs, claim_ids, strict=True))
         updates = [[{"Update": self._claim_update(j, c, now)}] for j, c in pairs]
 
-        def verdict(index: int, written: bool, old: Item | None, error: str) -> ClaimResult:
+        def verdict(
+            index: int, written: bool, old: Item | None, failed: _Failed | None
+        ) -> ClaimResult:
             job, claim_id = pairs[index]
             if written or (old and text(old, JobAttr.CLAIM_ID) == claim_id):
                 return Claimed(job, claim_id)
@@ -93,19 +121,21 @@ class DynamoDBJobs:
                     recorded_dispatch=int(number(old, JobAttr.DISPATCH)),
                     lease_ends=number(old, JobAttr.CLAIM_EXPIRES_AT),
                 )
-            return ClaimUnknown(error)
+            return ClaimUnknown(failed.reason if failed else "the record is empty")
 
         return self._write_all(updates, verdict)
 
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
-    ) -> Sequence[bool]:
+    ) -> Sequence[bool | None]:
         """Record launches; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
         updates = [
             [{"Update": self._launch_update(launch, now)}, *further] for launch, further in launches
         ]
 
-        def verdict(index: int, written: bool, old: Item | None, error: str) -> bool:
+        def verdict(
+            index: int, written: bool, old: Item | None, failed: _Failed | None
+        ) -> bool | None:
             launch = launches[index][0]
             if written or (old and text(old, JobAttr.INSTANCE_ID) == launch.instance_id):
                 return True
@@ -114,10 +144,10 @@ class DynamoDBJobs:
                 extra={
                     "job_id": launch.job.job_id,
                     "instance_id": launch.instance_id,
-                    "reason": error or "the claim was lost",
+                    "reason": failed.reason if failed else "the claim was lost",
                 },
             )
-            return False
+            return False if failed is None or failed.is_certain else None
 
         return self._write_all(updates, verdict)
 
@@ -164,7 +194,9 @@ class DynamoDBJobs:
         }
         expression = _Expression()
         assignments = expression.assignments(values)
-        removed = ", ".join(expression.name(a) for a in _INSTANCE_ATTRIBUTES)
+        removed = ", ".join(
+            expression.name(a) for a in (*_INSTANCE_ATTRIBUTES, *_ENDING_ATTRIBUTES)
+        )
         key, status = expression.name(JobAttr.ID), expression.name(JobAttr.STATUS)
         queued = expression.value(JobStatus.QUEUED.value)
         claimed = expression.value(JobStatus.CLAIMED.value)
@@ -175,7 +207,9 @@ class DynamoDBJobs:
         condition = (
             f"attribute_not_exists({key}) OR ({dispatch} <= {expression.value(job.dispatch)} AND "
             f"({status} = {queued} OR "
-            f"({status} = {claimed} AND {lease} < {expression.value(now)})))"
+            f"({status} = {claimed} AND {lease} < {expression.value(now)}))) OR "
+            # GitHub queued it anew, say once it was approved, after its instance had ended idle
+            f"attribute_exists({expression.name(JobAttr.UNSERVED)})"
         )
         return self._request(
             str(job.job_id), f"SET {assignments} REMOVE {removed}", condition, expression
@@ -216,6 +250,7 @@ class DynamoDBJobs:
             JobAttr.OUTCOME: report.status.value,
             JobAttr.EXIT_CODE: report.exit_code,
             JobAttr.ERROR: report.error or None,
+            JobAttr.UNSERVED: None if report.has_served else 1,
             JobAttr.COMPLETED_AT: now,
             JobAttr.UPDATED_AT: now,
             JobAttr.EXPIRES_AT: now + self._retention,
@@ -270,10 +305,12 @@ class DynamoDBJobs:
             update = self._update(str(report.job_id), move, values, where=where)
             groups.append([{"Update": update}, *further])
 
-        def verdict(_index: int, written: bool, _old: Item | None, error: str) -> bool | None:
+        def verdict(
+            _index: int, written: bool, _old: Item | None, failed: _Failed | None
+        ) -> bool | None:
             if written:
                 return True
-            return None if error else False
+            return None if failed else False
 
         return self._write_all(groups, verdict) if groups else []
 
@@ -315,47 +352,62 @@ class DynamoDBJobs:
     def _write_all(
         self,
         groups: Sequence[Sequence[Mapping[str, Any]]],
-        verdict: Callable[[int, bool, Item | None, str], T],
+        verdict: Callable[[int, bool, Item | None, _Failed | None], T],
     ) -> list[T]:
         """Write groups of actions, each group all or nothing, with as few calls as possible.
 
         ``verdict`` gets the index of a group, whether it was written, the item that refused its
-        condition (``None`` when that is not why), and the error when nothing is known.
+        condition (``None`` when that is not why), and any other failure.
         """
         outcome = self._transact([action for group in groups for action in group])
-        if isinstance(outcome, str):  # "" when written, else why nothing is known
-            return [verdict(i, not outcome, None, outcome) for i in range(len(groups))]
+        if outcome is None:
+            return [verdict(i, True, None, None) for i in range(len(groups))]
+        if isinstance(outcome, _Failed):
+            if not outcome.is_invalid or len(groups) == 1:
+                return [verdict(i, False, None, outcome) for i in range(len(groups))]
+            outcome = {}  # the bad one must not spoil the others
         results: list[T] = []
         position = 0
         for index, group in enumerate(groups):
             old = outcome.get(position)
             position += len(group)
             if old is not None or len(groups) == 1:
-                reason = "" if old is not None else "the transaction was cancelled"
-                results.append(verdict(index, False, old, reason))
+                cancelled = _Failed("the transaction was cancelled", is_certain=True)
+                results.append(verdict(index, False, old, None if old is not None else cancelled))
             else:  # cancelled because of another group
                 results += self._write_all([group], lambda _i, *rest, at=index: verdict(at, *rest))
         return results
 
-    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> str | dict[int, Item]:
+    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> _Failed | dict[int, Item] | None:
         """Write actions in one transaction.
 
-        Returns "" when they are written; the items that refused their condition, by position, when
-        the transaction was cancelled; else the error, and then nothing is known.
+        Returns nothing when they are written; the items that refused their condition, by position,
+        when the transaction was cancelled; else how it failed.
         """
         try:
             self._client.transact_write_items(TransactItems=list(actions))
         except ClientError as error:
             if "CancellationReasons" not in error.response:
-                return str(error)
+                return _failed(error)
             return {
                 position: reason.get("Item", {})
                 for position, reason in enumerate(error.response["CancellationReasons"])
                 if reason.get("Code") == _REFUSED
             }
         except BotoCoreError as error:
-            return str(error)
-        return ""
+            return _Failed(str(error))
+        return None
+
+
+def _failed(error: ClientError) -> _Failed:
+    code = error.response["Error"].get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return _Failed(
+        str(error),
+        # an earlier attempt of the same call may still be under way
+        is_certain=status in _CLIENT_ERRORS and code != "TransactionInProgressException",
+        is_invalid=code in _INVALID,
+    )
 
 
 class _Expression:

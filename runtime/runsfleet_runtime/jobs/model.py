@@ -44,7 +44,8 @@ class Move(StrEnum):
 
 
 TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
-    # claim also takes a CLAIMED job whose lease ended, and a job without a record
+    # claim also takes a CLAIMED job whose lease ended, a COMPLETED one that no instance served and
+    # that GitHub queues anew, and a job without a record
     Move.CLAIM: (frozenset({JobStatus.QUEUED}), JobStatus.CLAIMED),
     Move.LAUNCH: (frozenset({JobStatus.CLAIMED}), JobStatus.LAUNCHED),
     Move.RELEASE: (frozenset({JobStatus.CLAIMED}), JobStatus.QUEUED),

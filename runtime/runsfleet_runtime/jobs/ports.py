@@ -23,10 +23,10 @@ class ClaimsJobs(Protocol):
 
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
-    ) -> Sequence[bool]:
+    ) -> Sequence[bool | None]:
         """Move claimed jobs to launched, each together with further writes, all or nothing.
 
-        Returns whether each is certain to be recorded.
+        Returns for each whether it is recorded; None when the table did not answer.
         """
 
     def release(self, job: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:

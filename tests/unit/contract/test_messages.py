@@ -132,6 +132,8 @@ def test_again_is_another_message_of_the_same_group() -> None:
     """A requeue is not swallowed by the queue's deduplication, and keeps its group."""
     again = JOB.again(not_before=9.0, on_demand=True)
     assert again.deduplication_id != JOB.deduplication_id
+    # what dispatch handed back in the same minutes is another message
+    assert replace(again, requeues=1).deduplication_id != again.deduplication_id
     assert again.group_id == JOB.group_id
     assert replace(again, dispatch=0, not_before=0.0, on_demand=False) == JOB
 

@@ -122,17 +122,19 @@ class World:
 
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
-    ) -> list[bool]:
+    ) -> list[bool | None]:
         del now
-        done = []
+        done: list[bool | None] = []
         for launch, writes in launches:
             record = self.records[launch.job.job_id]
             is_mine = record.claim_id == launch.claim_id and record.status is JobStatus.CLAIMED
-            if is_mine and "record" not in self.faults:
+            if "record unknown" in self.faults:
+                done.append(None)
+            elif is_mine and "record" not in self.faults:
                 record.status, record.instance_id = JobStatus.LAUNCHED, launch.instance_id
                 for write in writes:
                     self.configured[launch.instance_id] = write["config"]
-                done.append(True)
+                done.append(None if "answer" in self.faults else True)
             else:
                 done.append(False)
         return done
@@ -140,7 +142,8 @@ class World:
     def release(self, message: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
         del now
         record = self.records[message.job_id]
-        if "release" in self.faults or record.claim_id != claim_id:
+        is_mine = record.claim_id == claim_id and record.status is JobStatus.CLAIMED
+        if "release" in self.faults or not is_mine:
             return False
         record.status, record.not_before = JobStatus.QUEUED, not_before
         return True
@@ -388,6 +391,27 @@ def test_unrecorded_launch_is_undone() -> None:
     assert world.running == {}
     assert world.configured == {}
     assert [m.job_id for m in world.queue] == [1]
+
+
+def test_launch_whose_record_was_written_unseen_keeps_its_instance() -> None:
+    """The record names this instance and no other: ending it would lose the job."""
+    world = World(faults={"answer"})
+    assert world.dispatch(job(1)) == {"m-0"}
+    assert set(world.running) == {world.records[1].instance_id} == set(world.configured)
+    world.faults.clear()
+    world.now += 120
+    assert world.dispatch(job(1)) == set()
+    assert len(world.running) == 1
+
+
+def test_launch_of_which_nothing_is_known_is_made_again() -> None:
+    """Where the record was not written, the message that comes back gets a new instance."""
+    world = World(faults={"record unknown"})
+    assert world.dispatch(job(1)) == {"m-0"}
+    world.faults.clear()
+    world.now += 120
+    assert world.dispatch(job(1)) == set()
+    assert world.records[1].instance_id in world.configured
 
 
 def test_github_that_is_away_costs_no_instance() -> None:

@@ -87,7 +87,7 @@ class Table:
         (result,) = self.jobs.claim([message], claim_ids=[claim_id], now=now)
         return result
 
-    def launch(self, message: JobMessage, claim_id: str, instance_id: str = "i-1") -> bool:
+    def launch(self, message: JobMessage, claim_id: str, instance_id: str = "i-1") -> bool | None:
         (done,) = self.jobs.record_launches([(launch(message, claim_id, instance_id), [])], now=NOW)
         return done
 
@@ -126,7 +126,24 @@ def timeout() -> ReadTimeoutError:
 
 def throttle() -> ClientError:
     """Return the error of a call that was not carried out."""
-    return ClientError({"Error": {"Code": "ThrottlingException"}}, "TransactWriteItems")
+    return ClientError(
+        {
+            "Error": {"Code": "ThrottlingException"},
+            "ResponseMetadata": {"HTTPStatusCode": 400},  # type: ignore[typeddict-item]
+        },
+        "TransactWriteItems",
+    )
+
+
+def invalid() -> ClientError:
+    """Return the error of a request that the table cannot even read."""
+    return ClientError(
+        {
+            "Error": {"Code": "ValidationException"},
+            "ResponseMetadata": {"HTTPStatusCode": 400},  # type: ignore[typeddict-item]
+        },
+        "TransactWriteItems",
+    )
 
 
 def test_batch_is_claimed_by_one_call(table: Table) -> None:
@@ -240,6 +257,39 @@ def test_repeated_launch_write_is_recognised(table: Table) -> None:
     assert table.launch(job(), "a")
     assert table.launch(job(), "a")
     assert not table.launch(job(), "a", "i-other")
+
+
+def test_launch_without_answer_is_unknown_and_a_refused_one_is_not(table: Table) -> None:
+    """Only a launch that was certainly not recorded may be undone."""
+    table.claim(job(), "a")
+    table.before = [throttle()]
+    assert table.launch(job(), "a") is False
+    table.after = [timeout()]
+    assert table.launch(job(), "a") is None
+    assert table.status() == "launched"
+
+
+def test_one_request_that_the_table_cannot_read_spoils_no_other(table: Table) -> None:
+    """A batch that is refused as a whole is claimed job by job."""
+    table.before = [invalid(), invalid()]
+    results = table.jobs.claim([job(0), job(1)], claim_ids=["a", "b"], now=NOW)
+    assert isinstance(results[0], ClaimUnknown)
+    assert results[1] == Claimed(job(1), "b")
+
+
+def test_job_that_no_instance_served_is_taken_when_github_queues_it_anew(table: Table) -> None:
+    """A job that waits for an approval is queued twice; its idle runner ended in between."""
+    table.claim(job(dispatch=2), "a")
+    table.launch(job(dispatch=2), "a")
+    unused = report(ReportStatus.UNUSED, dispatch=2)
+    assert table.jobs.end([(unused, [])], now=NOW) == [True]
+    assert table.claim(job(), "b", NOW + 3600) == Claimed(job(), "b")
+    assert JobAttr.EXPIRES_AT.value not in table.item()
+    assert table.claim(job(), "c", NOW + 3600) == HeldByOther(until=NOW + 3690)
+    table.launch(job(), "b")
+    served = report(ReportStatus.SUCCESS, ran_job=True, ran_run_id=7)
+    assert table.jobs.end([(served, [])], now=NOW) == [True]
+    assert table.claim(job(), "d") == Settled(JobStatus.COMPLETED)
 
 
 def test_start_and_end_belong_to_the_instance(table: Table) -> None:
