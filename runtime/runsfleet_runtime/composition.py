@@ -69,6 +69,7 @@ class TerminationFunction:
 
     reports: Reports
     metrics: Metrics
+    instance_role_id: str
 
 
 @cache
@@ -216,7 +217,7 @@ def termination() -> TerminationFunction:
         clock=time.time,
         jitter=random.random,
     )
-    return TerminationFunction(reports, metrics)
+    return TerminationFunction(reports, metrics, environment.instance_role_id)
 
 
 def label_settings(environment: LabelEnvironment, *, region: str) -> LabelSettings:

@@ -32,6 +32,7 @@ log = get_logger("webhook")
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Real ``workflow_job`` deliveries have 7 to 12 KB; whatever exceeds 1 MB is none of them."""
 _MAX_LABELS: Final = 100  # GitHub accepts no more for a runner
+_FRESH_SECONDS: Final = 900.0  # a delivery comes within seconds, one after an outage within minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,7 @@ def _job(payload: Mapping[str, Any], delivery_id: str, now: float) -> JobMessage
         run_attempt=attempt if type(attempt) is int else 1,
         repository=str(name),
         labels=tuple(labels),
-        queued_at=_epoch(job.get("created_at") or job.get("started_at"), default=now),
+        queued_at=_queued_at(job.get("created_at") or job.get("started_at"), now),
         installation_id=installation_id if type(installation_id) is int else None,
         workflow_name=str(job.get("workflow_name") or "")[:200],
         job_name=str(job.get("name") or "")[:200],
@@ -236,11 +237,17 @@ def _job(payload: Mapping[str, Any], delivery_id: str, now: float) -> JobMessage
     )
 
 
-def _epoch(text: object, *, default: float) -> float:
+def _queued_at(created_at: object, now: float) -> float:
+    """Return when a job was queued: when it was created, unless that cannot be it.
+
+    A job that waited for an approval (up to 30 days) was created long before GitHub queued it, and
+    its 24 hours only begin now.
+    """
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
-        return default
+        created = datetime.fromisoformat(str(created_at)).timestamp()
+    except (ValueError, OverflowError):
+        return now
+    return created if abs(now - created) < _FRESH_SECONDS else now
 
 
 def _is_user_owned(payload: Mapping[str, Any]) -> bool:

@@ -6,7 +6,9 @@ the job is dispatched again:
 
 - GitHub binds a runner to labels and not to a job, so another job may have taken the runner, or
   this one's job may have gone to another runner.
-- "Unknown" closes the job as usual: the report is the one thing that is certain.
+- "Unknown" closes the job as usual when its runner listened: GitHub would have given it the job.
+  A runner that never did cannot have served anything, and what kept it from registering often keeps
+  GitHub from answering too: its job is dispatched again.
 
 A report is acted on only when its instance and dispatch number are those of the record, so that a
 late report of a former owner changes nothing. All of it may happen twice.
@@ -32,6 +34,8 @@ log = get_logger("termination")
 MAX_REQUEUES: Final = 5
 """A job whose instances keep ending without serving it is given up after so many; each try costs an
 instance's boot."""
+_QUESTION_SECONDS: Final = 10.0  # one job's question must not use up the time of all others
+_NEVER_LISTENED: Final = frozenset({ReportStatus.BOOTSTRAP_FAILED, ReportStatus.INTERRUPTED})
 
 
 class ForgetsRunners(Protocol):
@@ -128,10 +132,16 @@ class Reports:
             log.error("job given up", extra={"requeues": job.requeues})
             return False
         state = self._job_states.status(
-            job.repository, job.job_id, job.installation_id, deadline=deadline
+            job.repository,
+            job.job_id,
+            job.installation_id,
+            deadline=min(deadline, self._clock() + _QUESTION_SECONDS),
         )
         log.info("runner ended without its job", extra={"github": state.value})
-        return state is JobState.QUEUED and self._requeue(report, job)
+        is_in_doubt = state is JobState.UNKNOWN and (
+            report.status in _NEVER_LISTENED and not report.ran_job
+        )
+        return (state is JobState.QUEUED or is_in_doubt) and self._requeue(report, job)
 
     def _requeue(self, report: RunnerReport, job: JobMessage) -> bool:
         now = self._clock()

@@ -208,3 +208,36 @@ def test_report_closes_the_record_and_a_poisoned_one_comes_back(
     item = cloud.dynamodb.get_item(TableName="jobs", Key={JobAttr.ID.value: {"S": "11"}})["Item"]
     assert item[JobAttr.STATUS.value] == {"S": "completed"}
     assert "Item" not in cloud.dynamodb.get_item(TableName="runners", Key=key)
+
+
+def test_instance_cannot_report_for_another(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code of a job may use its instance's role; it closes and deletes nothing of the others."""
+    set_environment(
+        monkeypatch,
+        TerminationEnvironment(
+            fleet="dev",
+            github_app_secret="secretsmanager:app",
+            jobs_table="jobs",
+            jobs_queue_url=cloud.jobs_queue,
+            instance_role_id="AROA",
+            runners_table="runners",
+        ),
+    )
+    key = {RunnerAttr.KEY.value: {"S": instance_key("AROA", "i-1")}}
+    cloud.dynamodb.put_item(TableName="runners", Item=key)
+    report = RunnerReport(
+        instance_id="i-1", job_id=11, run_id=7, status=ReportStatus.FAILURE, ran_job=True
+    )
+    left = []
+    for sender in ("AROA:i-2", "AROA:i-1"):
+        record = {
+            "messageId": "m-1",
+            "body": report.to_json(),
+            "attributes": {"SenderId": sender},
+        }
+        job = {JobAttr.ID.value: {"S": "11"}, JobAttr.STATUS.value: {"S": "running"}}
+        job |= {JobAttr.INSTANCE_ID.value: {"S": "i-1"}, JobAttr.DISPATCH.value: {"N": "0"}}
+        cloud.dynamodb.put_item(TableName="jobs", Item=job)
+        assert termination.handler({"Records": [record]}, Context()) == {"batchItemFailures": []}
+        left.append("Item" in cloud.dynamodb.get_item(TableName="runners", Key=key))
+    assert left == [True, False]

@@ -287,6 +287,14 @@ def test_user_owned_repository_needs_repository_level() -> None:
     assert repository.post(encode(payload(repository=owner))) == 202
 
 
+@pytest.mark.parametrize("created_at", ["2027-01-12T08:00:00Z", "2027-02-15T08:00:00Z", "soon"])
+def test_job_that_waited_for_an_approval_has_its_whole_day(created_at: str) -> None:
+    """A job is created long before its approval; its 24 hours begin when GitHub queues it."""
+    house = House()
+    assert house.post(encode(payload(created_at=created_at))) == 202
+    assert house.queue.sent[0].queued_at == NOW
+
+
 def test_same_delivery_twice_is_the_same_message() -> None:
     """A redelivery makes the same deduplication id, so that the queue keeps one message."""
     house = House()

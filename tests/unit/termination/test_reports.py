@@ -31,6 +31,7 @@ class World:
     state: JobState = JobState.COMPLETED
     faults: set[str] = field(default_factory=set)
     asked: int = 0
+    deadlines: list[float] = field(default_factory=list)
     sent: list[JobMessage] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
@@ -134,6 +135,7 @@ class _States:
     ) -> JobState:
         assert (repository, job_id, installation_id) == ("octo-org/hello", 1, None)
         assert deadline is not None
+        self.world.deadlines.append(deadline)
         self.world.asked += 1
         return self.world.state
 
@@ -219,6 +221,23 @@ def test_any_other_answer_closes_as_usual(state: JobState) -> None:
     assert world.take(report(ReportStatus.UNUSED, ran_job=False)) == []
     assert world.sent == []
     assert world.status == "unused"
+
+
+@pytest.mark.parametrize("status", [ReportStatus.BOOTSTRAP_FAILED, ReportStatus.INTERRUPTED])
+def test_job_of_a_runner_that_never_listened_is_dispatched_again_when_in_doubt(
+    status: ReportStatus,
+) -> None:
+    """While GitHub is away runners cannot register, and nobody can ask it for their jobs."""
+    world = World(state=JobState.UNKNOWN)
+    assert world.take(report(status, ran_job=False, ran_run_id=None)) == []
+    assert [message.dispatch for message in world.sent] == [1]
+
+
+def test_one_question_does_not_take_the_time_of_all() -> None:
+    """GitHub gets ten seconds for a job, however long the invocation may last."""
+    world = World(state=JobState.QUEUED)
+    world.take(report(ReportStatus.UNUSED, ran_job=False))
+    assert world.deadlines == [NOW + 10]
 
 
 def test_requeues_are_bounded() -> None:
