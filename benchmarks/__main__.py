@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cold_start, synth
+from benchmarks import calls, cold_start, synth
 from benchmarks.measure import BenchmarkError, machine
 from benchmarks.report import Row, print_table
 
 BENCHMARKS: dict[str, Callable[[int | None], list[Row]]] = {
     "synth": synth.run,
     "cold_start": cold_start.run,
+    "calls": calls.run,
 }
 
 
