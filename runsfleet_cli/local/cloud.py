@@ -13,40 +13,34 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
-import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from runsfleet_cli.local.aws import LocalAws, LocalAwsSettings
 from runsfleet_cli.local.deploy import AwsTarget, Deployment, find_cdk
 from runsfleet_cli.local.emulator import ENDPOINT_VARIABLE
+from runsfleet_cli.local.fleet_secrets import write_secrets
 from runsfleet_cli.local.github import GitHubStandIn
 from runsfleet_cli.local.hypervisor import Ec2, Hypervisor, HypervisorSettings
 from runsfleet_cli.local.hypervisor.hypervisor import BOOT_SECONDS
+from runsfleet_cli.local.observe import Observer
 from runsfleet_cli.local.page.server import PageServer
 from runsfleet_cli.local.snapshot import Snapshots
 from runsfleet_cli.local.state import Endpoints
 from runsfleet_cli.local.synth import SynthRequest, find_app, synthesize
 from runsfleet_cli.local.timeline import Timeline
-from runsfleet_runtime.contract.environment import variable_name
-
-if TYPE_CHECKING:
-    from runsfleet_cli.local.github.world import Job
 
 ACCOUNT = "123456789012"
-"""The account of documentation; nothing real can be meant by it."""
+"""The account of documentation, unless the environment names its own."""
 
 GITHUB_PORTS = range(47_110, 47_118)
 PAGE_PORTS = range(47_120, 47_128)
 """Tried in turn, so that an address, and with it the kept synthesis, is mostly the same."""
 
 DEFAULT_REGION = "us-east-1"
-_STEP_SECONDS = 0.1
 
 Progress = Callable[[str, str], None]
 """Told what begins: a short name of the part, and a line about it."""
@@ -77,6 +71,19 @@ class CloudSettings:
     boot_seconds: float = BOOT_SECONDS
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stack goes.
+
+    Args:
+        account: Twelve digits.
+        region: For example `us-east-1`.
+    """
+
+    account: str
+    region: str
+
+
 @dataclass(slots=True)
 class _Clock:
     """How long each part of the start took."""
@@ -103,29 +110,14 @@ class LocalCloud:
 
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
-        self.region = DEFAULT_REGION
         self.timeline = Timeline()
-        self.aws = LocalAws(
-            LocalAwsSettings(
-                directory=settings.directory / "aws",
-                account=ACCOUNT,
-                region=self.region,
-                strict=settings.strict,
-                endpoint=os.environ.get(ENDPOINT_VARIABLE) or None,
-                project=settings.project,
-            )
-        )
-        tls = self.aws.tls
-        self.github = GitHubStandIn(
-            port=free_port_of(GITHUB_PORTS),
-            ssl_context=tls.server_context() if tls else None,
-            webhook_ssl=tls.client_context() if tls else None,
-            webhook_concurrency=2 * (os.cpu_count() or 1),
-        )
+        self.target = Place(ACCOUNT, DEFAULT_REGION)
+        self.aws = self._make_aws()
+        self.github = self._make_github(free_port_of(GITHUB_PORTS))
         self.hypervisor: Hypervisor | None = None
         self.page: PageServer | None = None
         self.endpoints: Endpoints | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._observer: Observer | None = None
 
     async def start(self, progress: Progress = lambda _part, _line: None) -> Endpoints:
         """Start everything.
@@ -134,7 +126,8 @@ class LocalCloud:
             How to reach it.
 
         Raises:
-            CloudError: A deployed function names no secret, or the stack has no webhook.
+            FleetSecretsError: A deployed function names no secret.
+            CloudError: The stack has no webhook.
             DeployError: The CDK CLI is missing or failed.
             EmulatorError: The emulator is not to be had.
             SynthError: The app does not synthesize.
@@ -147,9 +140,8 @@ class LocalCloud:
 
     async def stop(self) -> None:
         """End everything; leaves no process."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        if self._observer is not None:
+            await self._observer.stop()
         if self.page is not None:
             await self.page.stop()
         if self.hypervisor is not None:
@@ -160,8 +152,6 @@ class LocalCloud:
     async def _start(self, progress: Progress) -> Endpoints:
         clock = _Clock()
         cdk = find_cdk(self.settings.project)
-        _check_node()
-        source = find_app(self.settings.project)
 
         clock.begin("emulator")
         progress("emulator", "starting AWS and GitHub on this machine")
@@ -170,17 +160,11 @@ class LocalCloud:
 
         clock.begin("synth")
         progress("synth", f"environment {self.settings.environment}")
-        assembly = await synthesize(
-            SynthRequest(
-                source=source,
-                cdk=cdk,
-                context=self._context(),
-                environment=self.aws.target.environment(),
-                cache=self.settings.cache,
-                key_material={"account": ACCOUNT, "region": self.region},
-            ),
-            lambda line: progress("synth", line),
-        )
+        assembly = await self._synthesize(cdk, progress)
+        place = place_of(assembly)
+        if place is not None and place != self.target:
+            progress("emulator", f"the app is for {place.account} in {place.region}")
+            await self._move(place, progress)
         clock.begin("deploy")
         progress("deploy", "bootstrapping and deploying with the CDK CLI")
         deployment = await self.aws.deploy(
@@ -188,8 +172,12 @@ class LocalCloud:
         )
         clock.begin("connect")
         progress("connect", "writing secrets, connecting GitHub")
-        webhook_secret = await asyncio.to_thread(self._write_secrets)
-        webhook = deployment.output("WebhookUrl")
+        webhook_secret = await asyncio.to_thread(write_secrets, self.aws, self.github)
+        try:
+            webhook = deployment.output("WebhookUrl")
+        except KeyError as error:
+            msg = f"the app has no output WebhookUrl: {error}; give it RunnerFleet.webhook_url"
+            raise CloudError(msg) from error
         self.github.set_webhook(webhook, webhook_secret)
         self._start_hypervisor()
         snapshots = self._make_snapshots(deployment)
@@ -200,11 +188,60 @@ class LocalCloud:
             ports=PAGE_PORTS,
         )
         await self.page.start()
-        self._connect_timeline()
+        self._observer = Observer(self.timeline, self.github)
+        self._observer.start()
+        self.aws.interceptor.log.subscribe(self.timeline.on_call)
+        self._hypervisor.subscribe(self.timeline.on_instance)
         clock.begin("")
         self.endpoints = self._describe(deployment, webhook, webhook_secret, clock.seconds)
         snapshots.endpoints = self.endpoints
         return self.endpoints
+
+    def _make_aws(self) -> LocalAws:
+        settings = self.settings
+        return LocalAws(
+            LocalAwsSettings(
+                directory=settings.directory / "aws",
+                account=self.target.account,
+                region=self.target.region,
+                strict=settings.strict,
+                endpoint=os.environ.get(ENDPOINT_VARIABLE) or None,
+                project=settings.project,
+            )
+        )
+
+    def _make_github(self, port: int) -> GitHubStandIn:
+        tls = self.aws.tls
+        return GitHubStandIn(
+            port=port,
+            ssl_context=tls.server_context() if tls else None,
+            webhook_ssl=tls.client_context() if tls else None,
+            webhook_concurrency=2 * (os.cpu_count() or 1),
+        )
+
+    async def _move(self, place: Place, progress: Progress) -> None:
+        """Be the account and region that the app names; known only once it was synthesized."""
+        port = int(self.github.url.rpartition(":")[2])
+        await self.github.stop()
+        await self.aws.stop()
+        self.target = place
+        self.aws = self._make_aws()
+        self.github = self._make_github(port)
+        await self.github.start()
+        await self.aws.start(lambda line: progress("emulator", line))
+
+    async def _synthesize(self, cdk: Path, progress: Progress) -> Path:
+        return await synthesize(
+            SynthRequest(
+                source=find_app(self.settings.project),
+                cdk=cdk,
+                context=self._context(),
+                environment=self.aws.target.environment(),
+                cache=self.settings.cache,
+                key_material={"account": ACCOUNT, "region": DEFAULT_REGION},
+            ),
+            lambda line: progress("synth", line),
+        )
 
     @property
     def _hypervisor(self) -> Hypervisor:
@@ -231,7 +268,7 @@ class LocalCloud:
         self.hypervisor = Hypervisor(
             HypervisorSettings(
                 directory=self.settings.directory / "instances",
-                account=ACCOUNT,
+                account=self.target.account,
                 environment=environment,
                 boot_seconds=self.settings.boot_seconds,
             ),
@@ -240,123 +277,12 @@ class LocalCloud:
         )
         self.aws.gaps.instances.subscribe(self.hypervisor.on_change)
 
-    def _connect_timeline(self) -> None:
-        self.github.subscribe(self._on_github)
-        self.aws.interceptor.log.subscribe(self.timeline.on_call)
-        self._hypervisor.subscribe(self.timeline.on_instance)
-        self._watcher = asyncio.ensure_future(self._watch_steps())
-
-    def _on_github(self, event: Mapping[str, Any]) -> None:
-        if event["kind"] == "workflow_job":
-            job = self.github.world.jobs.get(int(event["job_id"]))
-            if job is not None:
-                self.timeline.on_job_known(
-                    job.id,
-                    run_id=job.run_id,
-                    name=job.planned.name,
-                    repository=job.repository.full_name,
-                    labels=tuple(job.labels),
-                )
-                # its last steps come with its end, and belong before it
-                self._tell_steps(job)
-        if event["kind"] == "delivery":
-            self._on_delivery(event)
-        self.timeline.on_github(event)
-
-    def _on_delivery(self, event: Mapping[str, Any]) -> None:
-        if event["event"] != "workflow_job":
-            return
-        delivery = self.github.webhooks.log[int(event["id"])]
-        try:
-            job = json.loads(delivery.body).get("workflow_job") or {}
-        except ValueError:
-            job = {}
-        job_id = job.get("id") if isinstance(job, dict) else None
-        if isinstance(job_id, int) and job_id in self.github.world.jobs:
-            known = self.github.world.jobs[job_id]
-            self.timeline.on_job_known(
-                job_id,
-                run_id=known.run_id,
-                name=known.planned.name,
-                repository=known.repository.full_name,
-                labels=tuple(known.labels),
-            )
-        self.timeline.on_delivery(
-            time=event["time"],
-            job_id=job_id if isinstance(job_id, int) else None,
-            action=str(event["action"]),
-            status=int(event["status_code"]),
-            seconds=float(event["duration"]),
-            answer=_answer_text(delivery.response_body),
-        )
-
-    async def _watch_steps(self) -> None:
-        """Steps come with the runner's log, which announces nothing."""
-        finished: set[int] = set()
-        while True:
-            await asyncio.sleep(_STEP_SECONDS)
-            for job in list(self.github.world.jobs.values()):
-                if job.id in finished:
-                    continue
-                self._tell_steps(job)
-                if job.done:
-                    finished.add(job.id)
-
-    def _tell_steps(self, job: Job) -> None:
-        for step in job.steps:
-            moment = step.completed_at or time.time()
-            self.timeline.on_step(moment, job.id, step.name, step.status, step.conclusion)
-
-    def _write_secrets(self) -> str:
-        """Write what the deployed functions name; returns the webhook's secret."""
-        variables = self._function_variables()
-        webhook_secret = secrets.token_hex(20)
-        app = json.dumps(
-            {"app_id": str(self.github.app.id), "private_key": self.github.private_key}
-        )
-        for field_name, value in (("webhook_secret", webhook_secret), ("github_app_secret", app)):
-            name = variable_name(field_name)
-            references = {entry[name] for entry in variables if name in entry}
-            if not references:
-                msg = (
-                    f"no deployed function has {name}; deploy an app that uses RunnerFleet, or "
-                    "start the local cloud in another folder"
-                )
-                raise CloudError(msg)
-            for reference in references:
-                self._write_secret(reference, value)
-        return webhook_secret
-
-    def _function_variables(self) -> list[Mapping[str, str]]:
-        client = self.aws.client("lambda")
-        found: list[Mapping[str, str]] = []
-        for page in client.get_paginator("list_functions").paginate():
-            found += [
-                function.get("Environment", {}).get("Variables", {})
-                for function in page["Functions"]
-            ]
-        return found
-
-    def _write_secret(self, reference: str, value: str) -> None:
-        store, _, name = reference.partition(":")
-        if store == "ssm":
-            self.aws.client("ssm").put_parameter(
-                Name=name, Value=value, Type="SecureString", Overwrite=True
-            )
-            return
-        client = self.aws.client("secretsmanager")
-        try:
-            client.create_secret(Name=name, SecretString=value)
-        except client.exceptions.ResourceExistsException:
-            # the app makes the secret itself and leaves its value to people
-            client.put_secret_value(SecretId=name, SecretString=value)
-
     def _make_snapshots(self, deployment: Deployment) -> Snapshots:
         # past the interceptor: what the page asks is nobody's call
         backend = self.aws.backend
         target = self.aws.target
         if backend is not None:
-            target = AwsTarget(backend.url, ACCOUNT, self.region, self.aws.tls)
+            target = AwsTarget(backend.url, self.target.account, self.target.region, self.aws.tls)
         return Snapshots(
             timeline=self.timeline,
             github=self.github,
@@ -385,8 +311,8 @@ class LocalCloud:
             aws=target.endpoint,
             access_key=target.access_key,
             secret_key=target.secret_key,
-            account=ACCOUNT,
-            region=self.region,
+            account=self.target.account,
+            region=self.target.region,
             webhook=webhook,
             webhook_secret=webhook_secret,
             github=self.github.url,
@@ -406,18 +332,6 @@ class LocalCloud:
         )
 
 
-def _answer_text(body: str) -> str:
-    """What the webhook's answer says, for people."""
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return ""
-    if not isinstance(found, dict):
-        return ""
-    parts = [found.get(name) for name in ("outcome", "reason")]
-    return ", ".join(part for part in parts if isinstance(part, str) and part)[:500]
-
-
 def free_port_of(ports: range) -> int:
     """The first port of a range that nothing listens on; 0 (any) if all are taken."""
     for port in ports:
@@ -431,12 +345,19 @@ def free_port_of(ports: range) -> int:
     return 0
 
 
-def _check_node() -> None:
-    if shutil.which("node") is None:
-        msg = (
-            "Node.js was not found, which the CDK CLI needs; install Node 22 or 24 from nodejs.org"
-        )
-        raise CloudError(msg)
+def place_of(assembly: Path) -> Place | None:
+    """The account and region of an assembly's first stack; None where it leaves them open."""
+    manifest = json.loads((assembly / "manifest.json").read_text(encoding="utf-8"))
+    for artifact in manifest.get("artifacts", {}).values():
+        if artifact["type"] == "cdk:cloud-assembly":
+            found = place_of(assembly / artifact["properties"]["directoryName"])
+            if found is not None:
+                return found
+        elif artifact["type"] == "aws:cloudformation:stack":
+            account, _, region = artifact["environment"].removeprefix("aws://").partition("/")
+            if account.isdigit() and not region.startswith("unknown"):
+                return Place(account, region)
+    return None
 
 
 def _queues(deployment: Deployment) -> dict[str, str]:

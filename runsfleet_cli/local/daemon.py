@@ -27,11 +27,19 @@ from pathlib import Path
 from runsfleet_cli.local.cloud import CloudError, CloudSettings, LocalCloud
 from runsfleet_cli.local.deploy import DeployError
 from runsfleet_cli.local.emulator import EmulatorError
+from runsfleet_cli.local.fleet_secrets import FleetSecretsError
 from runsfleet_cli.local.interceptor import InterceptorError
 from runsfleet_cli.local.state import Endpoints, read_state, remove_state, write_state
 from runsfleet_cli.local.synth import SynthError
 
-EXPECTED = (CloudError, DeployError, EmulatorError, InterceptorError, SynthError)
+EXPECTED = (
+    CloudError,
+    DeployError,
+    EmulatorError,
+    FleetSecretsError,
+    InterceptorError,
+    SynthError,
+)
 """Errors whose message is enough for a person."""
 
 _PREFIX = "runsfleet-local-"

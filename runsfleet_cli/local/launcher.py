@@ -21,6 +21,9 @@ from runsfleet_cli.local.state import Endpoints, is_alive, read_state, state_fil
 END_SECONDS = 20.0
 """A cloud that was told to end gets so long before it is killed."""
 
+OLDEST_NODE = 20
+"""The oldest that jsii 1.130 still runs on."""
+
 _NEEDED = {"aiohttp": "aiohttp", "cryptography": "cryptography"}
 
 Progress = Callable[[str, str], None]
