@@ -178,7 +178,7 @@ def test_an_instance_keeps_a_report_in_its_own_name_only(dev: Template) -> None:
 def test_an_instance_writes_to_its_log_group_only(dev: Template) -> None:
     """The log group of the instances is kept for a bounded time and is no function's."""
     group = dev.at("Fleet/Instances/Logs/Resource", "AWS::Logs::LogGroup")["Properties"]
-    assert group["RetentionInDays"] == 30
+    assert group["RetentionInDays"] > 0
     found = statement(dev, "Fleet/Instances", "logs:PutLogEvents")
     assert "InstancesLogs" in flat(found["Resource"])
 

@@ -42,6 +42,13 @@ def runner_config(**changes: object) -> RunnerConfig:
     return RunnerConfig(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def unheld() -> threading.Event:
+    """Return what a fake waits for; ``clear`` makes it hang."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
 class FakeClock:
     """A clock that jumps instead of waiting."""
 
@@ -124,9 +131,11 @@ class FakeReports:
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
+        self.hold = unheld()
         self.sent: list[RunnerReport] = []
 
     def send(self, report: RunnerReport) -> None:
+        self.hold.wait(20)
         if self.failures:
             self.failures -= 1
             raise OSError("the queue does not answer")
@@ -181,8 +190,7 @@ class FakeLogService:
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.failures = 0
-        self.hold = threading.Event()
-        self.hold.set()
+        self.hold = unheld()
         self.attempts = 0
         self.batches: list[tuple[str, tuple[LogEvent, ...]]] = []
 
@@ -207,9 +215,11 @@ class FakeInstances:
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
         self.attempts = 0
+        self.hold = unheld()
         self.terminated: list[str] = []
 
     def terminate(self, instance_id: str) -> None:
+        self.hold.wait(20)
         self.attempts += 1
         if self.failures:
             self.failures -= 1

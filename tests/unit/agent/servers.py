@@ -22,6 +22,8 @@ class ImdsState:
         pending_time: Of the identity document; ``None`` leaves the document out.
         failures: How many requests are answered with 503 first.
         expired_tokens: How many times a valid token is refused first.
+        spot: The spot notice; ``None`` for none.
+        rebalance: The rebalance notice; ``None`` for none.
         requests: Method and path of every request.
     """
 
@@ -30,6 +32,8 @@ class ImdsState:
         self.pending_time: str | None = "2026-11-20T10:00:00Z"
         self.failures = 0
         self.expired_tokens = 0
+        self.spot: str | None = None
+        self.rebalance: str | None = None
         self.requests: list[str] = []
         self.url = ""
 
@@ -47,6 +51,10 @@ class ImdsState:
             return self.instance_id
         if path == "/latest/dynamic/instance-identity/document" and self.pending_time:
             return json.dumps({"instanceId": self.instance_id, "pendingTime": self.pending_time})
+        if path == "/latest/meta-data/spot/instance-action":
+            return self.spot
+        if path == "/latest/meta-data/events/recommendations/rebalance":
+            return self.rebalance
         if path == "/latest/meta-data/iam/security-credentials/":
             return "runner-role"
         if path == "/latest/meta-data/iam/security-credentials/runner-role":

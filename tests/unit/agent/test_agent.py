@@ -22,8 +22,9 @@ from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.log_shipper import LogShipper, ShippingHandler
 from runsfleet_runtime.agent.log_spool import Spool
 from runsfleet_runtime.agent.masking import Masker
-from runsfleet_runtime.agent.notices import NoticeWatch
+from runsfleet_runtime.agent.notices import NoticeWatch, SpotNotice
 from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
+from runsfleet_runtime.agent.vitals import Vitals
 from runsfleet_runtime.contract.messages import ReportStatus, RunnerReport
 from runsfleet_runtime.telemetry.log import configure
 from tests.unit.agent.fakes import (
@@ -398,3 +399,177 @@ def test_the_files_of_an_earlier_boot_are_removed(tmp_path: Path) -> None:
     (tmp_path / INSTANCE_ID / "state" / "started").write_text("TIME=1\n")
     world = World(tmp_path, RUNNERS["no job"])
     assert world.run() is ReportStatus.UNUSED
+
+
+def test_the_log_is_shipped_to_the_jobs_stream(tmp_path: Path) -> None:
+    """From the first line to the last before the termination, the runner's among them."""
+    world = World(tmp_path / "work")
+    world.run()
+    lines = world.log_service.lines(f"{INSTANCE_ID}/5000000001")
+    assert lines[0] == "agent started"
+    assert any("Listening for Jobs" in line for line in lines)
+    assert {"job started", "ending", "reported"} <= set(lines)
+    assert world.log_service.lines() == lines
+
+
+def test_an_instance_without_a_job_has_its_log_too(tmp_path: Path) -> None:
+    """What went wrong before a configuration came is in the stream of the boot."""
+    world = World(tmp_path / "work")
+    no_configuration(world)
+    world.run()
+    lines = world.log_service.lines(f"{INSTANCE_ID}/boot")
+    assert any(line.startswith("bootstrap failed\nTraceback") for line in lines)
+
+
+def test_diagnostics_are_shipped_unless_all_went_well(tmp_path: Path) -> None:
+    """The runner's own diagnostics, without secrets, for every ending but success."""
+    diagnose = "mkdir _diag; echo broken $ACTIONS_RUNNER_INPUT_JITCONFIG > _diag/Runner_1.log"
+    stream = f"{INSTANCE_ID}/5000000001/diag"
+    world = World(tmp_path / "a" / "work", runner_script(diagnose))
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.log_service.lines(stream) == ["--- Runner_1.log", "broken ***"]
+    world = World(tmp_path / "b" / "work", runner_script(diagnose, RUNNERS["job ok"]))
+    assert world.run() is ReportStatus.SUCCESS
+    assert world.log_service.lines(stream) == []
+
+
+@pytest.mark.parametrize("fault", ["fails", "hangs"])
+def test_a_log_service_in_trouble_costs_its_bound_only(tmp_path: Path, fault: str) -> None:
+    """A job succeeds and its instance ends, whatever the log service does."""
+    world = World(tmp_path / "work")
+    world.bounds["flush_seconds"] = 0.5
+    if fault == "fails":
+        world.log_service.failure = OSError("throttled")
+    else:
+        world.log_service.hold.clear()
+    since = time.monotonic()
+    assert world.run() is ReportStatus.SUCCESS
+    assert time.monotonic() - since < 10
+    assert world.instances.terminated == [INSTANCE_ID]
+    world.log_service.hold.set()
+
+
+def test_a_queue_that_hangs_has_its_bound(tmp_path: Path) -> None:
+    """The last message gets its seconds; then the report is kept and the instance ends."""
+    world = World(tmp_path / "work", RUNNERS["no job"])
+    world.bounds["report_seconds"] = 0.3
+    world.reports.hold.clear()
+    since = time.monotonic()
+    assert world.run() is ReportStatus.UNUSED
+    assert time.monotonic() - since < 10
+    assert [r.status for r in world.kept.kept] == [ReportStatus.UNUSED]
+    assert world.instances.terminated == [INSTANCE_ID]
+    world.reports.hold.set()
+
+
+def test_a_report_that_is_not_taken_is_kept(tmp_path: Path) -> None:
+    """The ending, and nothing else, is kept for the sweep and is in the log as a whole."""
+    world = World(tmp_path / "work")
+    world.reports.failures = 1000
+    world.run()
+    (kept,) = world.kept.kept
+    assert kept.status is ReportStatus.SUCCESS
+    assert kept.duration_seconds is not None
+    assert "report not delivered" in world.log_service.lines()
+
+
+def test_a_report_that_was_taken_is_not_kept(tmp_path: Path) -> None:
+    """A sweep finds only what nobody knows of."""
+    world = World(tmp_path / "work")
+    world.run()
+    assert world.kept.kept == []
+
+
+def test_an_ec2_that_hangs_has_its_bound(tmp_path: Path) -> None:
+    """When the termination does not come back, the system is shut down."""
+    world = World(tmp_path / "work", RUNNERS["no job"])
+    world.bounds["terminate_seconds"] = 0.3
+    world.instances.hold.clear()
+    world.run()
+    assert world.platform.power_offs == 1
+    world.instances.hold.set()
+
+
+def test_a_spot_notice_before_the_job_is_an_interruption(tmp_path: Path) -> None:
+    """A notice while the agent waits for its configuration ends it at once, with the reason."""
+    world = World(tmp_path / "work")
+    world.configurations.answers = [None]
+    world.config_timeout = 60
+    world.notices.spot = SpotNotice("terminate", None)
+    world.notices.rebalance = "2026-11-20T10:59:00Z"
+    assert world.run() is ReportStatus.INTERRUPTED
+    assert "a spot interruption (terminate)" in world.last.error
+    assert "a rebalance was recommended at 2026-11-20T10:59:00Z" in world.last.error
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_a_spot_notice_during_the_job_is_an_interruption(tmp_path: Path) -> None:
+    """The job is cancelled, and the report tells that it ran and what took the instance."""
+    world = World(tmp_path / "work", RUNNERS["cancels its job when asked"])
+
+    def announce() -> bool:
+        if world.reports.sent:
+            world.notices.spot = SpotNotice("terminate", None)
+        return world.clock.stop_requested is not None
+
+    watching = world.when(announce)
+    assert world.run() is ReportStatus.INTERRUPTED
+    watching.join()
+    assert world.last.ran_run_id == 77
+    assert "a spot interruption (terminate)" in world.last.error
+
+
+def test_a_full_disk_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    """The report of a job that was ended for the disk's sake tells so."""
+    world = World(tmp_path / "work", RUNNERS["cancels its job when asked"])
+    world.machine.answers = [Vitals()]
+    interval = "runsfleet_runtime.agent.process.INTERVAL_SECONDS"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interval, 0.0)
+        filling = threading.Thread(target=fill_disk, args=(world,))
+        filling.start()
+        assert world.run() is ReportStatus.FAILURE
+        filling.join()
+    assert world.last.error.startswith("1 bytes of disk were free")
+    assert world.last.ran_job
+
+
+def fill_disk(world: World) -> None:
+    """Fill the disk once the job has started."""
+    end = time.monotonic() + 10
+    while not world.reports.sent and time.monotonic() < end:
+        time.sleep(0.02)
+    world.machine.answers = [Vitals(free_disk=1)]
+
+
+def test_a_standby_that_is_stopped_stays(tmp_path: Path) -> None:
+    """A spare that EC2 stops has not ended: no report, no termination, so it can start again."""
+    world = World(tmp_path / "work")
+    world.standby = True
+    world.configurations.answers = [None]
+    world.config_timeout = 60
+    stop = world.when(lambda: world.configurations.reads > 0)
+    assert world.run() is ReportStatus.INTERRUPTED
+    stop.join()
+    assert world.reports.sent == []
+    assert world.instances.attempts == world.platform.power_offs == 0
+
+
+def test_a_standby_that_waited_too_long_ends(tmp_path: Path) -> None:
+    """Its deadline ends a spare that nobody wanted."""
+    world = World(tmp_path / "work")
+    world.standby = True
+    no_configuration(world)
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_the_started_report_tells_how_long_the_start_took(tmp_path: Path) -> None:
+    """The registration's time is known when the start is reported."""
+    world = World(tmp_path / "work")
+    world.run()
+    assert [t.partition("=")[0] for t in world.reports.sent[0].timings] == [
+        "configuration",
+        "package",
+        "registration",
+    ]

@@ -8,6 +8,8 @@ from runsfleet_runtime.agent.lifecycle import (
     Seen,
     StopReason,
     ending,
+    explain,
+    stop_grace,
     stop_reason,
 )
 from runsfleet_runtime.contract.messages import ReportStatus
@@ -26,6 +28,11 @@ LIMITS = Limits(max_runtime=3600, idle_timeout=600, linger=300)
         (Seen(running_for=5000, job_for=3600), StopReason.TIMEOUT),
         (Seen(running_for=5000, job_for=4000, completed_for=299), None),
         (Seen(running_for=5000, job_for=4000, completed_for=300), StopReason.LINGERING),
+        (Seen(running_for=1, free_disk=500_000_000), None),
+        (Seen(running_for=1, free_disk=499_999_999), StopReason.DISK),
+        (Seen(running_for=5000, job_for=10, free_disk=0), StopReason.DISK),
+        (Seen(running_for=5000, job_for=10, completed_for=1, free_disk=0), None),
+        (Seen(running_for=5000, job_for=10, free_disk=0, interrupted=True), StopReason.INTERRUPTED),
         (Seen(running_for=1, interrupted=True), StopReason.INTERRUPTED),
         (Seen(running_for=1, job_for=0, interrupted=True), StopReason.INTERRUPTED),
     ],
@@ -49,6 +56,9 @@ def test_a_runner_is_stopped_at_its_limits(seen: Seen, expected: StopReason | No
         (Ended(listened=True, stopped=StopReason.INTERRUPTED), ReportStatus.INTERRUPTED),
         (Ended(job_started=True, stopped=StopReason.INTERRUPTED), ReportStatus.INTERRUPTED),
         (Ended(job_started=True, stopped=StopReason.TIMEOUT), ReportStatus.TIMEOUT),
+        (Ended(job_started=True, stopped=StopReason.DISK), ReportStatus.FAILURE),
+        (Ended(listened=True, stopped=StopReason.DISK), ReportStatus.UNUSED),
+        (Ended(stopped=StopReason.DISK), ReportStatus.BOOTSTRAP_FAILED),
     ],
 )
 def test_an_ending_has_one_name(ended: Ended, expected: ReportStatus) -> None:
@@ -60,6 +70,7 @@ def test_an_ending_has_one_name(ended: Ended, expected: ReportStatus) -> None:
     ("reason", "expected"),
     [
         (StopReason.TIMEOUT, ReportStatus.TIMEOUT),
+        (StopReason.DISK, ReportStatus.FAILURE),
         (StopReason.INTERRUPTED, ReportStatus.INTERRUPTED),
         (StopReason.IDLE, ReportStatus.INTERRUPTED),
     ],
@@ -83,3 +94,36 @@ def test_a_job_that_was_over_before_the_stop_is_a_success(reason: StopReason) ->
         completed_before_stop=True,
     )
     assert ending(over) is ReportStatus.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("stop_by", "longest", "expected"),
+    [
+        (None, 90, 1090),
+        (1120, 90, 1090),
+        (1100, 90, 1075),
+        (1030, 90, 1005),
+        (1010, 90, 1002),
+        (900, 90, 1002),
+        (900, 0.5, 1000.5),
+    ],
+)
+def test_a_runner_has_until_the_notice_leaves_time_for_the_rest(
+    stop_by: float | None, longest: float, expected: float
+) -> None:
+    """90 s, or what a notice leaves when 25 s are kept for the report and the end."""
+    assert stop_grace(asked_at=1000, stop_by=stop_by, longest=longest) == expected
+
+
+@pytest.mark.parametrize("reason", list(StopReason))
+def test_every_stop_is_explained(reason: StopReason) -> None:
+    """Each reason has words for people, with the value that decided."""
+    text = explain(reason, Seen(running_for=1, free_disk=7), LIMITS)
+    values = {
+        StopReason.TIMEOUT: "3600",
+        StopReason.DISK: "7 bytes",
+        StopReason.IDLE: "600",
+        StopReason.LINGERING: "300",
+        StopReason.INTERRUPTED: "told to stop",
+    }
+    assert values[reason] in text

@@ -16,10 +16,12 @@ from typing_extensions import override
 
 from runsfleet_runtime.agent.clock import SignalClock
 from runsfleet_runtime.agent.errors import AgentError, StopRequestedError
-from runsfleet_runtime.agent.lifecycle import Limits, ending
+from runsfleet_runtime.agent.lifecycle import Limits, StopReason, ending
 from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.process import Launch, RunnerEnd, RunnerRoom
+from runsfleet_runtime.agent.vitals import Vitals
 from runsfleet_runtime.contract.messages import ReportStatus
+from runsfleet_runtime.telemetry.log import configure
 from tests.unit.agent.fakes import JIT, LISTEN, RUNNERS, START, FakeMachine, runner_script
 
 if TYPE_CHECKING:
@@ -167,6 +169,66 @@ def test_a_runner_that_ignores_requests_is_killed(place: Place) -> None:
     assert end.exit_code == -signal.SIGKILL
     assert time.monotonic() - since < 10
     assert processes_holding(str(place.directory)) == []
+
+
+def test_a_nearly_full_disk_ends_the_job(place: Place) -> None:
+    """Below 500 MB the job is ended as a failure that tells how much was left."""
+    place.machine = FakeMachine(Vitals(free_disk=499_000_000))
+    end = place.run(place.launch(RUNNERS["cancels its job when asked"]))
+    assert end.ended.stopped is StopReason.DISK
+    assert end.why.startswith("499000000 bytes of disk were free")
+    assert processes_holding(str(place.directory)) == []
+
+
+def test_low_memory_is_warned_of_once(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below 200 MB a warning is logged, one until it is better again, and nothing is ended."""
+    monkeypatch.setattr("runsfleet_runtime.agent.process.INTERVAL_SECONDS", 0.0)
+    configure(service="agent")
+    low, fine = Vitals(available_memory=199_999_999), Vitals(available_memory=200_000_000)
+    place.machine = FakeMachine(low, low, fine, low, low)
+    end = place.run(place.launch(runner_script(LISTEN, "sleep 3")))
+    assert ending(end.ended) is ReportStatus.UNUSED
+    assert capsys.readouterr().out.count("memory is low") == 2
+
+
+def test_the_machine_is_looked_at_every_half_minute(place: Place) -> None:
+    """Looking is not part of the loop's every turn."""
+    place.run(place.launch(runner_script(LISTEN, "sleep 1.5")))
+    assert place.machine.looks == 1
+
+
+def test_a_spot_notice_shortens_the_grace(place: Place) -> None:
+    """A runner that ignores the request is killed early enough for the report."""
+    request = place.when(
+        lambda: bool(place.started),
+        lambda: place.clock.request_stop("a spot interruption", within=26),
+    )
+    since = time.monotonic()
+    end = place.run(place.launch(RUNNERS["ignores requests"]), grace=60)
+    request.join()
+    assert ending(end.ended) is ReportStatus.INTERRUPTED
+    assert end.why == "stopped by a spot interruption"
+    assert time.monotonic() - since < 15
+
+
+def test_a_notice_during_the_stop_shortens_it(place: Place) -> None:
+    """A spot notice that comes while SIGTERM's grace runs counts at once."""
+    request = place.when(
+        lambda: bool(place.started),
+        lambda: place.clock.request_stop("SIGTERM"),
+    )
+    later = place.when(
+        lambda: place.clock.stop_requested is not None,
+        lambda: place.clock.request_stop("a spot interruption", within=5),
+    )
+    since = time.monotonic()
+    end = place.run(place.launch(RUNNERS["ignores requests"]), grace=60)
+    request.join()
+    later.join()
+    assert end.why == "stopped by SIGTERM"
+    assert time.monotonic() - since < 15
 
 
 def test_a_request_to_stop_interrupts_the_runner(place: Place) -> None:
