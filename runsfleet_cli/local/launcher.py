@@ -24,6 +24,7 @@ END_SECONDS = 20.0
 OLDEST_NODE = 20
 """The oldest that jsii 1.130 still runs on."""
 
+_GET_NODE = "install Node 22 or 24 from nodejs.org"
 _NEEDED = {"aiohttp": "aiohttp", "cryptography": "cryptography"}
 
 Progress = Callable[[str, str], None]
@@ -171,9 +172,12 @@ def check_requirements() -> None:
         raise LaunchError(msg)
     node = shutil.which("node")
     if node is None:
-        msg = (
-            "Node.js was not found, which the CDK CLI needs; install Node 22 or 24 from nodejs.org"
-        )
+        msg = f"Node.js was not found, which the CDK CLI needs; {_GET_NODE}"
+        raise LaunchError(msg)
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    major = told.strip().lstrip("v").partition(".")[0]
+    if major.isdigit() and int(major) < OLDEST_NODE:
+        msg = f"Node.js {told.strip()} is too old for the CDK CLI and its library; {_GET_NODE}"
         raise LaunchError(msg)
 
 

@@ -91,7 +91,8 @@ class Endpoints:
             msg = "the state of a local cloud must be a JSON object"
             raise TypeError(msg)
         known = {item.name for item in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        values = {name: value for name, value in data.items() if name in known}
+        return cls(**values | {"notes": tuple(values.get("notes", ()))})
 
 
 def state_file(project: Path, environ: Mapping[str, str] | None = None) -> Path:
