@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import calls, cold_start, synth
+from benchmarks import calls, cold_start, latency, synth
 from benchmarks.measure import BenchmarkError, machine
 from benchmarks.report import Row, print_table
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[int | None], list[Row]]] = {
     "synth": synth.run,
     "cold_start": cold_start.run,
     "calls": calls.run,
+    "latency": latency.run,
 }
 
 
