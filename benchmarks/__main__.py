@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import calls, cold_start, latency, synth
+from benchmarks import calls, cold_start, idle_cost, latency, synth
 from benchmarks.measure import BenchmarkError, machine
 from benchmarks.report import Row, print_table
 
@@ -18,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[int | None], list[Row]]] = {
     "cold_start": cold_start.run,
     "calls": calls.run,
     "latency": latency.run,
+    "idle_cost": idle_cost.run,
 }
 
 
@@ -30,6 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; use {', '.join(BENCHMARKS)}")
+    os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
     print(f"python {platform.python_version()}, {machine()}")
     rows: dict[str, list[Row]] = {}
     failed = 0

@@ -8,12 +8,13 @@ through as free. Prices: us-east-1, public Price List of August 2026; free tiers
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from benchmarks.report import Row
 
 BUDGET_USD: Final = 5.0
 MONTH_HOURS: Final = 730
@@ -159,17 +160,20 @@ def dev_template() -> dict[str, Any]:
     raise RuntimeError("there is no environment dev")
 
 
-def main() -> int:
-    """Print the bill; exit with 1 when it exceeds the budget."""
+def run(rounds: int | None = None) -> list[Row]:
+    """Add up the bill; there is nothing to repeat."""
+    del rounds
     items = idle_cost(dev_template())
     total = sum(item.usd for item in items)
-    width = max(len(item.what) for item in items)
-    for item in items:
-        sys.stdout.write(f"{item.what:<{width}}  {item.usd:6.2f} USD\n")
-    ratio = total / BUDGET_USD
-    sys.stdout.write(f"{'an idle month':<{width}}  {total:6.2f} USD, {ratio:.2f}x the budget\n")
-    return int(total > BUDGET_USD)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [
+        Row(
+            what="an idle month of one region",
+            figure=f"{total:.2f} USD",
+            ratio=total / BUDGET_USD,
+            against="the budget",
+            judged=total,
+            budget=BUDGET_USD,
+            unit="USD",
+        ),
+        *(Row(what=f"  {item.what}", figure=f"{item.usd:.2f} USD") for item in items),
+    ]
