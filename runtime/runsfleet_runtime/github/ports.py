@@ -11,6 +11,9 @@ from runsfleet_runtime.github.model import JobState, Registration, Removal, Runn
 class RegistersRunners(Protocol):
     """Registers the runner of an instance; see ``RunnerRegistrar`` for what the errors mean."""
 
+    def reserve(self, job: JobMessage) -> None:
+        """Keep a place within GitHub's limits for the registration that follows."""
+
     def register(
         self, job: JobMessage, *, instance_id: str, deadline: float | None = None
     ) -> Registration:

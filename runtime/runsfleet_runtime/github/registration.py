@@ -42,6 +42,7 @@ from runsfleet_runtime.github.model import (
 from runsfleet_runtime.github.rate_limits import (
     JIT_CONFIGS_PER_MINUTE,
     REGISTRATIONS_PER_MINUTE,
+    WINDOW_SECONDS,
     SlidingWindow,
 )
 from runsfleet_runtime.telemetry.log import get_logger
@@ -73,6 +74,12 @@ class _Token:
     lock: threading.Lock = field(default_factory=threading.Lock)
     value: str | None = field(default=None, repr=False)
     expires_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    has_jit: bool  # else the place is for a registration by token
+    until: float
 
 
 class RunnerRegistrar:
@@ -118,7 +125,42 @@ class RunnerRegistrar:
         self._jit_configs = SlidingWindow(jit_configs_per_minute, clock=clock)
         self._registrations = SlidingWindow(registrations_per_minute, clock=clock)
         self._tokens: dict[str, _Token] = {}
+        self._reserved: dict[tuple[int, int], _Place] = {}  # by job and dispatch number
+        self._limited: dict[str, float] = {}  # scope -> until when GitHub itself limits it
         self._lock = threading.Lock()
+
+    def reserve(self, job: JobMessage) -> None:
+        """Keep a place within GitHub's limits for the registration of a job's runner.
+
+        To be called before the instance is launched: a registration that has to wait afterwards
+        costs the instance. A place that is not used is lost for a minute.
+
+        Args:
+            job: The job.
+
+        Raises:
+            RateLimitedError: If there is no place; try again at its ``retry_at``.
+            RefusedError: If the repository has no usable name.
+        """
+        scope = RunnerScope.of(self._level, job.repository)
+        now = self._clock()
+        with self._lock:
+            self._reserved = {
+                key: place for key, place in self._reserved.items() if place.until > now
+            }
+            limited_until = self._limited.get(scope.key, 0.0)
+        if limited_until > now and not self._token_fallback:
+            raise RateLimitedError(f"github limits {scope.key}", retry_at=limited_until)
+        has_jit = True
+        try:
+            _count(self._jit_configs, scope, "JIT configurations")
+        except RateLimitedError:
+            if not self._token_fallback:
+                raise
+            has_jit = False
+        _count(self._registrations, scope, "registrations")
+        with self._lock:
+            self._reserved[job.job_id, job.dispatch] = _Place(has_jit, now + WINDOW_SECONDS)
 
     def register(
         self, job: JobMessage, *, instance_id: str, deadline: float | None = None
@@ -142,10 +184,17 @@ class RunnerRegistrar:
             RefusedError: GitHub refused for good.
         """
         scope = RunnerScope.of(self._level, job.repository)
-        _count(self._registrations, scope, "registrations")
+        with self._lock:
+            place = self._reserved.pop((job.job_id, job.dispatch), None)
+        if place is None:
+            _count(self._registrations, scope, "registrations")
         try:
+            if place is None or not place.has_jit:
+                _count(self._jit_configs, scope, "JIT configurations")
             body = self._mint(job, scope, instance_id, deadline)
         except RateLimitedError as error:
+            with self._lock:
+                self._limited[scope.key] = error.retry_at
             if not self._token_fallback:
                 raise
             _log.warning(
@@ -195,7 +244,6 @@ class RunnerRegistrar:
     def _mint(
         self, job: JobMessage, scope: RunnerScope, instance_id: str, deadline: float | None
     ) -> Any:
-        _count(self._jit_configs, scope, "JIT configurations")
         body = {
             "name": runner_name(instance_id),
             "runner_group_id": self._group,

@@ -31,7 +31,10 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
             continue
         batch.append(
             ReceivedJob(
-                message_id=record["messageId"], receipt_handle=record["receiptHandle"], job=job
+                message_id=record["messageId"],
+                receipt_handle=record["receiptHandle"],
+                job=job,
+                receives=int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
             )
         )
     try:

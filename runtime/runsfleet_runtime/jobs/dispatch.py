@@ -44,6 +44,7 @@ from runsfleet_runtime.telemetry.metrics import CountsMetrics
 log = get_logger("dispatch")
 
 _CLEAN_UP_SECONDS: Final = 10.0  # kept free at the end of an invocation to hand jobs back
+_FEW_RECEIVES: Final = 2  # the queue keeps a message for no more than three (origin)
 _PARALLEL_REGISTRATIONS: Final = 10  # one for each job of the largest FIFO batch
 
 
@@ -109,11 +110,13 @@ class ReceivedJob:
         message_id: SQS's id of it.
         receipt_handle: SQS's handle of this receipt.
         job: Its content.
+        receives: How often it was received, from 1.
     """
 
     message_id: str
     receipt_handle: str
     job: JobMessage
+    receives: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +233,7 @@ class Dispatcher:
             [r.job for r in due], claim_ids=[self._new_id() for _ in due], now=now
         )
         held: list[_Held] = []
+        unclaimed: list[ReceivedJob] = []
         for received, result in zip(due, results, strict=True):
             with _bound(received.job):
                 if isinstance(result, Claimed):
@@ -243,10 +247,31 @@ class Dispatcher:
                 elif isinstance(result, ClaimUnknown):
                     log.error("not claimed", extra={"error": result.error})
                     self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
-                    returned.add(received.message_id)
+                    unclaimed.append(received)
                 else:
                     log.info("already settled", extra={"status": result.status.value})
+        self._keep(unclaimed, returned)
         return held
+
+    def _keep(self, unclaimed: Sequence[ReceivedJob], returned: set[str]) -> None:
+        """Let jobs of which the table said nothing come back, however long it stays silent.
+
+        A message that was received too often would go to the dead-letter queue, so another takes
+        its place in time. Whatever the record is, a message with a higher number can claim it.
+        """
+        now = self._clock()
+        worn: list[tuple[ReceivedJob, JobMessage]] = []
+        for received in unclaimed:
+            is_late = now - received.job.queued_at > self._settings.job_deadline_seconds
+            if received.receives < _FEW_RECEIVES or is_late:
+                returned.add(received.message_id)
+            else:
+                delay = retry_delay(received.job.dispatch + 1, jitter=self._jitter())
+                worn.append((received, received.job.again(not_before=now + delay)))
+        sent = self._queue.send([message for _, message in worn])
+        for (received, _), done in zip(worn, sent, strict=True):
+            if not done:
+                returned.add(received.message_id)
 
     def _servable(
         self, job: JobMessage, claim_id: str, returned: set[str], received: ReceivedJob
@@ -373,6 +398,10 @@ class Dispatcher:
                 return config, self._runners.transact_put(config, now=self._clock())
             except RunnerNotConfiguredError as error:
                 return error
+            except Exception as error:  # a fault of ours: one job must not end all instances
+                with _bound(held.job):
+                    log.exception("runner not configured")
+                return RunnerNotConfiguredError(repr(error), service="github")
 
         with ThreadPoolExecutor(min(len(served), _PARALLEL_REGISTRATIONS)) as pool:
             results = list(pool.map(step, served))

@@ -59,9 +59,11 @@ class RunnerConfigurator:
         """Make sure that GitHub answers for this job's owner; see ``ConfiguresRunners``.
 
         Listing the packages needs the same permission as registering, and is cached for an hour.
+        A place within GitHub's limits is kept for the registration.
         """
         try:
             self._package(job, spec, deadline)
+            self._registrar.reserve(job)
         except GitHubError as error:
             raise _not_configured(error) from error
 

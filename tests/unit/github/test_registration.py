@@ -370,6 +370,64 @@ class TestRegistrationTokens:
             registrar.register(job, instance_id="i-9")
 
 
+class TestReserving:
+    """A place within the limits, kept before an instance is paid for."""
+
+    def test_place_is_refused_before_the_launch_and_used_after_it(
+        self, connect: Any, clock: Any, github: Any, job: JobMessage
+    ) -> None:
+        """As many places are given as there are, and each registration with one goes through."""
+        registrar = connect(jit_configs_per_minute=2).registrar
+        jobs = [replace(job, job_id=number) for number in (1, 2, 3)]
+        start = clock.now
+        registrar.reserve(jobs[0])
+        registrar.reserve(jobs[1])
+        with pytest.raises(RateLimitedError) as caught:
+            registrar.reserve(jobs[2])
+        assert caught.value.retry_at == start + 60
+        assert not github.requests
+        for number in (0, 1):
+            assert registrar.register(jobs[number], instance_id=f"i-{number}").jit_config
+
+    def test_place_that_is_not_used_is_lost_for_a_minute_only(
+        self, connect: Any, clock: Any, job: JobMessage
+    ) -> None:
+        """An instance that EC2 did not deliver takes no place for ever."""
+        registrar = connect(jit_configs_per_minute=1).registrar
+        registrar.reserve(job)
+        clock.now += 60
+        registrar.reserve(replace(job, job_id=2))
+
+    def test_limit_that_github_set_refuses_a_place(
+        self, connect: Any, clock: Any, github: Any, say: Any, job: JobMessage
+    ) -> None:
+        """Other processes use up the same limit: the first refusal by GitHub is remembered."""
+        registrar = connect().registrar
+        github.script[JIT] = [say(403, {"message": "secondary rate limit"}, retry_after="60")]
+        with pytest.raises(RateLimitedError):
+            registrar.register(job, instance_id="i-1")
+        with pytest.raises(RateLimitedError) as caught:
+            registrar.reserve(job)
+        assert caught.value.retry_at == clock.now + 60
+        clock.now += 61
+        registrar.reserve(job)
+
+    def test_with_the_fallback_the_place_is_one_for_a_token(
+        self, connect: Any, job: JobMessage
+    ) -> None:
+        """Where tokens are allowed the limit of all registrations is the one that counts."""
+        registrar = connect(
+            jit_configs_per_minute=1, registrations_per_minute=2, token_fallback=True
+        ).registrar
+        jobs = [replace(job, job_id=number) for number in (1, 2, 3)]
+        registrar.reserve(jobs[0])
+        registrar.reserve(jobs[1])
+        with pytest.raises(RateLimitedError, match="all registrations"):
+            registrar.reserve(jobs[2])
+        made = [registrar.register(j, instance_id=f"i-{j.job_id}") for j in jobs[:2]]
+        assert [bool(r.jit_config) for r in made] == [True, False]
+
+
 class TestDeregistering:
     """Removing a runner whose instance is gone."""
 

@@ -159,7 +159,9 @@ class World:
     # queue
     def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
         for message in jobs:  # scenario 11: claimable before the message is visible
-            assert self.records[message.job_id].status is JobStatus.QUEUED
+            record = self.records.get(message.job_id)
+            is_claimable = record is None or record.status is JobStatus.QUEUED
+            assert is_claimable or "claim" in self.faults
         if "send" in self.faults:
             return [False] * len(jobs)
         self.queue += jobs
@@ -209,6 +211,8 @@ class World:
     ) -> RunnerConfig:
         del spec
         assert deadline > self.now
+        if "bug" in self.faults and message.job_id == 1:
+            raise KeyError("something nobody thought of")
         if message.job_id in self.github_fails_for:
             raise RunnerNotConfiguredError(
                 "no",
@@ -238,7 +242,7 @@ class World:
     def add(self, metric: MetricDefinition, value: float = 1, *, kind: str | None = None) -> None:
         self.counted[metric.name if kind is None else f"{metric.name}:{kind}"] += int(value)
 
-    def dispatch(self, *messages: JobMessage, **settings: Any) -> set[str]:
+    def dispatch(self, *messages: JobMessage, receives: int = 1, **settings: Any) -> set[str]:
         target = LaunchTarget(
             platform="linux-arm64",
             launch_template_id="lt-1",
@@ -269,7 +273,9 @@ class World:
             new_id=lambda: f"claim-{next(self.ids)}",
         )
         batch = [
-            ReceivedJob(message_id=f"m-{n}", receipt_handle=f"r-{n}", job=message)
+            ReceivedJob(
+                message_id=f"m-{n}", receipt_handle=f"r-{n}", job=message, receives=receives
+            )
             for n, message in enumerate(messages)
         ]
         return dispatcher.dispatch(batch, deadline=self.now + 60)
@@ -357,6 +363,31 @@ def test_unknown_claim_launches_nothing() -> None:
     assert world.dispatch(job(1)) == {"m-0"}
     assert world.requests == []
     assert world.counted["APIErrors:dynamodb"] == 1
+
+
+def test_table_that_stays_silent_loses_no_job() -> None:
+    """A message that was received often is replaced before it would be given up by the queue."""
+    world = World(faults={"claim"})
+    assert world.dispatch(job(1), receives=2) == set()
+    (message,) = world.queue
+    assert (message.dispatch, message.requeues) == (1, 0)
+    world.faults = {"claim", "send"}
+    assert world.dispatch(job(1), receives=2) == {"m-0"}
+    world.faults = {"claim"}
+    assert world.dispatch(job(1, queued_at=NOW - 90_000), receives=3) == {"m-0"}
+    world.faults.clear()
+    world.now += 100
+    assert world.dispatch(message) == set()
+    assert len(world.running) == 1
+
+
+def test_fault_of_one_registration_leaves_the_others() -> None:
+    """Whatever goes wrong for one runner, its instance is ended and the rest of the batch runs."""
+    world = World(faults={"bug"})
+    assert world.dispatch(job(1), job(2)) == set()
+    assert len(world.running) == 1
+    assert world.records[2].status is JobStatus.LAUNCHED
+    assert [m.job_id for m in world.queue] == [1]
 
 
 def test_failed_launch_call_is_handed_back_without_on_demand() -> None:

@@ -45,8 +45,14 @@ class GitHub:
 
     def __init__(self) -> None:
         self.error: GitHubError | None = None
+        self.full_until = 0.0
         self.asked: list[str] = []
         self.deadlines: list[float | None] = []
+
+    def reserve(self, job: JobMessage) -> None:
+        self.asked.append(f"reserve {job.job_id}")
+        if self.full_until:
+            raise RateLimitedError("full", retry_at=self.full_until)
 
     def register(
         self, job: JobMessage, *, instance_id: str, deadline: float | None = None
@@ -162,7 +168,15 @@ def test_trouble_of_github_is_told_with_its_time(
 def test_preparing_asks_for_the_package_and_registers_nothing(github: GitHub, clients: Any) -> None:
     """Before a launch GitHub is only asked what needs the same permission as registering."""
     configurator(github, dynamodb(clients)).prepare(JOB, SPEC, deadline=NOW + 20)
-    assert github.asked == ["linux-arm64 octo/spoon 99"]
+    assert github.asked == ["linux-arm64 octo/spoon 99", f"reserve {JOB.job_id}"]
+
+
+def test_preparing_without_a_place_says_when_there_is_one(github: GitHub, clients: Any) -> None:
+    """At GitHub's limit the job waits before its instance is launched, not after."""
+    github.full_until = NOW + 40
+    with pytest.raises(RunnerNotConfiguredError) as caught:
+        configurator(github, dynamodb(clients)).prepare(JOB, SPEC, deadline=NOW + 20)
+    assert caught.value.retry_at == NOW + 40
 
 
 def test_write_in_the_jobs_transaction(github: GitHub, clients: Any, config: Any) -> None:
