@@ -7,17 +7,20 @@ writes down that it was called.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import uuid
 import zipfile
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +61,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpack the agent's package, as an instance does."""
     directory = tmp_path_factory.mktemp("agent")
     with zipfile.ZipFile(build_agent_package().path) as archive:
-        archive.extractall(directory)
+        archive.extractall(directory)  # noqa: S202  our own package
     return directory
 
 
@@ -102,11 +105,13 @@ class Aws:
                 aws_access_key_id="test",
                 aws_secret_access_key="test",
             )
-            for name in ("dynamodb", "sqs", "ec2", "s3")
+            for name in ("dynamodb", "sqs", "ec2", "s3", "logs")
         ]
-        self.dynamodb, self.sqs, self.ec2, self.s3 = clients
+        self.dynamodb, self.sqs, self.ec2, self.s3, self.logs = clients
         suffix = uuid.uuid4().hex[:8]
         self.table, self.bucket = f"runners-{suffix}", f"packages-{suffix}"
+        self.log_group = f"agents-{suffix}"
+        self.logs.create_log_group(logGroupName=self.log_group)
         self.dynamodb.create_table(
             TableName=self.table,
             KeySchema=[{"AttributeName": RunnerAttr.KEY, "KeyType": "HASH"}],
@@ -145,6 +150,18 @@ class Aws:
                 self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
         return found
 
+    def streams(self, instance_id: str) -> dict[str, list[str]]:
+        found = self.logs.describe_log_streams(
+            logGroupName=self.log_group, logStreamNamePrefix=instance_id
+        )["logStreams"]
+        return {s["logStreamName"]: self.messages(s["logStreamName"]) for s in found}
+
+    def messages(self, stream: str) -> list[str]:
+        answer = self.logs.get_log_events(
+            logGroupName=self.log_group, logStreamName=stream, startFromHead=True
+        )
+        return [e["message"] for e in answer["events"]]
+
     def packages(self) -> list[str]:
         return [o["Key"] for o in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])]
 
@@ -176,6 +193,7 @@ class Instance:
             config_store=ConfigStore.DYNAMODB,
             runners_table=aws.table,
             runner_bucket=aws.bucket,
+            log_group=aws.log_group,
             config_timeout_seconds=5,
             home=str(home),
             runner_user="root",
@@ -190,6 +208,7 @@ class Instance:
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.url,
             **environment.to_environ(),
         }
+        self.imds = imds
         self.process: subprocess.Popen[str] | None = None
         self.output = ""
 
@@ -273,6 +292,17 @@ class Job:
         return config
 
 
+def bake(instance: Instance, github: BackgroundStandIn) -> str:
+    """Put the runner into the instance's home as an image has it; returns its version."""
+    (package,) = (p for p in github.stand_in.releases._packages if "linux-x64" in p.filename)
+    with tarfile.open(fileobj=io.BytesIO(package.content), mode="r:gz") as archive:
+        archive.extractall(instance.home / "runner", filter="data")
+    version = package.filename.removesuffix(".tar.gz").rpartition("-")[2]
+    marker = {"version": version, "platform": "linux-x64"}
+    (instance.home / "runner.json").write_text(json.dumps(marker))
+    return version
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
@@ -320,6 +350,15 @@ def test_one_job_by_jit_from_boot_to_the_end(
     assert not instance.shutdowns.exists()
     assert list((instance.home / "work").iterdir()) == []
     assert aws.packages() == [f"runners/2.337.0/linux-x64/{config.package_filename}"]
+    # the whole log is in the job's stream, and nothing else is
+    ((stream, messages),) = aws.streams(instance.id).items()
+    assert stream == f"{instance.id}/{job.record.id}"
+    said = [json.loads(message)["message"] for message in messages]
+    assert said[0] == "agent started"
+    assert any("Listening for Jobs" in text for text in said)
+    assert {"job started", "ending", "reported"} <= set(said)
+    assert config.jit_config not in str(messages)
+    assert not (instance.home / "log").exists()
     # the registration was in no log and on no command line
     assert "run.sh" in seen
     assert config.jit_config not in seen
@@ -388,6 +427,74 @@ def test_sigterm_cancels_the_job_and_ends_the_instance(
     reports.extend(aws.reports())
     assert [r.status for r in reports] == [ReportStatus.STARTED, ReportStatus.INTERRUPTED]
     assert job.record.conclusion == "cancelled"
+    assert aws.state(instance.id) == "terminated"
+
+
+def test_a_spot_notice_cancels_the_job_and_ends_the_instance(
+    aws: Aws, github: BackgroundStandIn, instance: Instance
+) -> None:
+    """A notice of the metadata service during the job: cancelled, reported with its reason."""
+    job = Job(github, step="sleep 120")
+    job.configure(instance)
+    instance.start()
+    reports: list[RunnerReport] = []
+
+    def has_started() -> bool:
+        reports.extend(aws.reports())
+        return bool(reports)
+
+    wait_for(has_started)
+    at = datetime.now(UTC) + timedelta(seconds=120)
+    instance.imds.spot = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+    assert instance.finish(30) == 0, instance.output
+    reports.extend(aws.reports())
+    assert [r.status for r in reports] == [ReportStatus.STARTED, ReportStatus.INTERRUPTED]
+    assert "a spot interruption (terminate at" in reports[-1].error
+    assert job.record.conclusion == "cancelled"
+    assert aws.state(instance.id) == "terminated"
+
+
+def test_a_baked_runner_starts_its_job_soon(
+    aws: Aws, github: BackgroundStandIn, instance: Instance
+) -> None:
+    """With the runner in the image nothing is fetched; the step before it takes under a second."""
+    bake(instance, github)
+    job = Job(github)
+    job.configure(instance, package_url="http://127.0.0.1:9/nowhere")
+    assert instance.finish() == 0, instance.output
+    assert aws.reports()[-1].status is ReportStatus.SUCCESS
+    assert any(line.get("source") == "baked" for line in instance.log)
+
+
+def test_a_report_that_the_queue_refuses_is_kept(
+    aws: Aws, github: BackgroundStandIn, instance: Instance
+) -> None:
+    """With the queue gone the report is in the bucket, the log and on disk; the instance ends."""
+    job = Job(github)
+    job.configure(instance)
+    instance.environ["RUNSFLEET_TERMINATION_QUEUE_URL"] += "-gone"
+    assert instance.finish(90) == 0, instance.output
+    key = f"reports/{ROLE}:{instance.id}.json"
+    kept = aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read().decode()
+    report = RunnerReport.from_json(kept)
+    assert (report.status, report.job_id) == (ReportStatus.SUCCESS, job.record.id)
+    assert (instance.home / "reports" / f"{instance.id}.json").read_text() == kept
+    (messages,) = aws.streams(instance.id).values()
+    told = [json.loads(m) for m in messages]
+    assert kept in [line.get("report") for line in told]
+    assert aws.state(instance.id) == "terminated"
+
+
+def test_a_log_group_that_is_gone_costs_nothing(
+    aws: Aws, github: BackgroundStandIn, instance: Instance
+) -> None:
+    """A log service that refuses everything does not keep the job from its success."""
+    job = Job(github)
+    job.configure(instance)
+    instance.environ["RUNSFLEET_LOG_GROUP"] = "no-such-group"
+    assert instance.finish(60) == 0, instance.output
+    assert aws.reports()[-1].status is ReportStatus.SUCCESS
+    assert any(line["message"] == "log not complete at the log service" for line in instance.log)
     assert aws.state(instance.id) == "terminated"
 
 
