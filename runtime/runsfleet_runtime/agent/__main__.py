@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# as in the platforms' modules, which may be what is broken
+POWER_OFF = ["shutdown", "/s", "/f", "/t", "0"] if os.name == "nt" else ["shutdown", "-h", "now"]
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Run the agent.
 
@@ -38,7 +42,7 @@ def main(environ: Mapping[str, str]) -> int:
         compose(environ, clock).run()
     except BaseException:  # noqa: BLE001  the instance ends, whatever it was
         get_logger("agent").critical("the agent failed, shutting down", exc_info=True)
-        subprocess.run(["shutdown", "-h", "now"], check=False, timeout=60, env=dict(environ))
+        subprocess.run(POWER_OFF, check=False, timeout=60, env=dict(environ))
         return 1
     return 0
 

@@ -37,8 +37,8 @@ class SignalClock:
         return self._stop_by
 
     def listen(self) -> None:
-        """Take SIGTERM, SIGINT and (where it exists) SIGHUP as the request to stop."""
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        """Take SIGTERM, SIGINT and, where they exist, SIGHUP and SIGBREAK as a request to stop."""
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None:
                 signal.signal(number, self._on_signal)

@@ -15,13 +15,13 @@ from runsfleet_runtime.agent.dynamodb import DynamoDbConfigurations
 from runsfleet_runtime.agent.ec2 import Ec2Instances
 from runsfleet_runtime.agent.imds import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE, Imds
 from runsfleet_runtime.agent.kept_reports import KeptReports
-from runsfleet_runtime.agent.linux import Linux
 from runsfleet_runtime.agent.log_shipper import LogShipper, NoLogs, ShippingHandler
 from runsfleet_runtime.agent.log_spool import Spool
 from runsfleet_runtime.agent.logs import CloudWatchLogs
 from runsfleet_runtime.agent.masking import Masker, MaskingFormatter
 from runsfleet_runtime.agent.notices import NoticeWatch
 from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
+from runsfleet_runtime.agent.platforms import choose_system
 from runsfleet_runtime.agent.s3 import S3Packages
 from runsfleet_runtime.agent.sqs import SqsReports
 from runsfleet_runtime.agent.ssm import SsmConfigurations
@@ -32,7 +32,6 @@ from runsfleet_runtime.contract.environment import (
     variable_name,
 )
 from runsfleet_runtime.contract.paths import (
-    AGENT_HOME,
     BAKED_RUNNER_DIRECTORY,
     BAKED_RUNNER_MARKER,
     LOG_DIRECTORY,
@@ -60,13 +59,14 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         MalformedEnvironmentError: Naming every variable that is missing or malformed.
     """
     settings = AgentEnvironment.from_environ(environ)
-    home = Path(settings.home or AGENT_HOME)
+    system = choose_system(settings, environ)
+    home = Path(settings.home or system.home)
     clients = AwsClients(settings.region)
     draw = random.SystemRandom().random
     endpoint = environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
     mask = Masker()
     logs = _ship_logs(settings, clients, home, mask=mask, draw=draw)
-    platform = Linux(environ, sudo=settings.runner_sudo)
+    platform = system.platform
     cache = S3Packages(clients, bucket=settings.runner_bucket) if settings.runner_bucket else None
     return Agent(
         instance=Imds(endpoint, pause=clock.pause, draw=draw),
@@ -82,6 +82,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
             downloads=UrlDownloads(),
             clock=clock,
             draw=draw,
+            form=system.package_form,
         ),
         departure=Departure(
             reports=SqsReports(clients, queue_url=settings.termination_queue_url),

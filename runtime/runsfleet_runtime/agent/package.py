@@ -35,8 +35,6 @@ PACKAGE_SECONDS = 600.0
 FREE_BYTES = 1_000_000_000
 """Free disk space without which nothing is fetched (origin: 1 GB)."""
 
-ARCHIVE_SUFFIX = ".tar.gz"
-
 _VERSION = re.compile(r"-(\d+\.\d+\.\d+)(?:\.tar\.gz|\.zip)$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
@@ -84,6 +82,22 @@ class BakedRunner:
             return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageForm:
+    """How a system's packages are made.
+
+    Attributes:
+        suffix: End of their names.
+        starter: The file in them that starts the runner.
+        extract: Unpacks one into a directory; nothing may lead out of it. Raises ``PackageError``
+            or ``OSError``.
+    """
+
+    suffix: str
+    starter: str
+    extract: Callable[[Path, Path], None]
+
+
 def package_version(filename: str) -> str | None:
     """Return the version in the name of a release asset.
 
@@ -99,12 +113,13 @@ class RunnerPackages:
     """Provides runners.
 
     Args:
-        platform: ``linux-arm64`` or ``linux-x64``.
+        platform: ``linux-arm64``, ``linux-x64`` or ``windows-x64``.
         baked: Where the image may hold one.
         cache: The fleet's cache; ``None`` when it has none.
         downloads: Fetches from GitHub.
         clock: Time, and the request to stop.
         draw: Random numbers in [0, 1).
+        form: How the platform's packages are made; default as for Linux.
         free_bytes: Free disk space in bytes at a path.
     """
 
@@ -117,6 +132,7 @@ class RunnerPackages:
         downloads: DownloadsFiles,
         clock: Clock,
         draw: Callable[[], float],
+        form: PackageForm | None = None,
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self._platform = platform
@@ -125,6 +141,7 @@ class RunnerPackages:
         self._downloads = downloads
         self._clock = clock
         self._draw = draw
+        self._form = form or TAR
         self._free_bytes = free_bytes
 
     def provide(self, config: RunnerConfig, workspace: Path) -> ProvidedRunner:
@@ -170,10 +187,11 @@ class RunnerPackages:
 
     def _fetch(self, config: RunnerConfig, version: str | None, workspace: Path) -> ProvidedRunner:
         name, sha256 = config.package_filename, config.package_sha256.lower()
-        if version is None or "/" in name or not name.endswith(ARCHIVE_SUFFIX):
+        suffix = self._form.suffix
+        # a name, not a path of any system
+        if version is None or set("/\\:") & set(name) or not name.endswith(suffix):
             raise PackageError(
-                f"package_filename must be a {ARCHIVE_SUFFIX} file that names its version, "
-                f"got {name!r}"
+                f"package_filename must be a {suffix} file that names its version, got {name!r}"
             )
         if not _SHA256.fullmatch(sha256):
             raise PackageError(
@@ -200,7 +218,7 @@ class RunnerPackages:
             self._from_github(config.package_url, archive, sha256, check)
             source = "download"
         root = workspace / "runner"
-        unpack(archive, root)
+        unpack(archive, root, self._form)
         return ProvidedRunner(root=root, source=source, archive=archive, key=key)
 
     def _from_cache(self, key: str, archive: Path, sha256: str, check: Callable[[], None]) -> bool:
@@ -259,21 +277,43 @@ def verify(archive: Path, sha256: str) -> None:
         )
 
 
-def unpack(archive: Path, root: Path) -> None:
+def unpack(archive: Path, root: Path, form: PackageForm | None = None) -> None:
     """Unpack a verified package; nothing in it may lead out of ``root``.
+
+    Args:
+        archive: The package.
+        root: Where to; replaced if it is there.
+        form: How it is made; default as for Linux.
 
     Raises:
         PackageError: It is no archive, is damaged, or holds something that has no place in one.
     """
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(mode=0o755)
+    form = form or TAR
+    try:
+        form.extract(archive, root)
+    except OSError as error:
+        raise PackageError(f"cannot unpack {archive.name}: {error}") from error
+    if not (root / form.starter).is_file():
+        raise PackageError(f"{archive.name} holds no {form.starter}")
+
+
+def extract_tar(archive: Path, root: Path) -> None:
+    """Unpack a gzipped tar; nothing in it may lead out of ``root``.
+
+    Raises:
+        PackageError: It is no archive, is damaged, or holds something that has no place in one.
+        OSError: It cannot be written.
+    """
     try:
         with tarfile.open(archive, mode="r:gz") as tar:
             _extract(tar, root)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError) as error:
         raise PackageError(f"cannot unpack {archive.name}: {error}") from error
-    if not (root / "run.sh").is_file():
-        raise PackageError(f"{archive.name} holds no run.sh")
+
+
+TAR = PackageForm(suffix=".tar.gz", starter="run.sh", extract=extract_tar)
 
 
 def _extract(tar: tarfile.TarFile, root: Path) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 AGENT_HOME = "/opt/runsfleet"
 """Where agent, runner and work live on an instance, unless ``RUNSFLEET_HOME`` says otherwise."""
 
+WINDOWS_AGENT_HOME = "C:\\runsfleet"
+"""The same on Windows; short, since many programs there know no path beyond 260 characters."""
+
+WINDOWS_PLATFORM = "windows-"
+"""Beginning of the names of the platforms that run Windows."""
+
 BAKED_RUNNER_DIRECTORY = "runner"
 """Folder of the home where an image holds an unpacked runner, so that nobody need fetch one."""
 
