@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from runsfleet_runtime.contract.environment import RunnerLevel
+from runsfleet_runtime.contract.messages import JobMessage
 from runsfleet_runtime.github.errors import (
     GitHubError,
     InstallationNotFoundError,
@@ -87,6 +88,42 @@ class JobStates:
         word = job.get("status") if isinstance(job, dict) else None
         state = _STATES.get(word) if isinstance(word, str) else None
         return state or self._unknown(job_id, f"status {word!r}")
+
+    def queued_in_run(self, job: JobMessage, *, deadline: float | None = None) -> list[int]:
+        """Return the jobs of a job's run that wait for a runner with the very same labels.
+
+        Args:
+            job: The job; it is not among them itself.
+            deadline: Epoch seconds after which to give up; 10 s from now by default.
+
+        Returns:
+            Ids, at most those of the run's first hundred jobs; none when GitHub could not be asked.
+        """
+        if deadline is None:
+            deadline = self._clock() + DEADLINE_SECONDS
+        try:
+            scope = RunnerScope.of(RunnerLevel.REPOSITORY, job.repository)
+            found = self._github.call(
+                "GET",
+                f"{scope.repository_path}/actions/runs/{job.run_id}/jobs?per_page=100",
+                scope=scope,
+                installation_id=job.installation_id,
+                permissions=JOBS,
+                deadline=deadline,
+            )
+        except GitHubError as error:
+            _log.warning("jobs of a run unknown", extra={"run_id": job.run_id, "error": str(error)})
+            return []
+        entries = found.get("jobs") if isinstance(found, dict) else None
+        return [
+            entry["id"]
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict)
+            and entry.get("status") == "queued"
+            and entry.get("labels") == list(job.labels)
+            and isinstance(entry.get("id"), int)
+            and entry["id"] != job.job_id
+        ]
 
     @staticmethod
     def _unknown(job_id: int, reason: str) -> JobState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from runsfleet_runtime.contract.messages import JobMessage
@@ -56,3 +57,6 @@ class KnowsJobStates(Protocol):
         deadline: float | None = None,
     ) -> JobState:
         """Answer the job's state; whatever goes wrong is ``UNKNOWN``."""
+
+    def queued_in_run(self, job: JobMessage, *, deadline: float | None = None) -> Sequence[int]:
+        """Answer the ids of the jobs of a job's run that wait for a runner with its labels."""

@@ -272,8 +272,31 @@ class DynamoDBJobs:
         item = self._get(report.job_id)
         if not _is_requeued_by(item, report):
             return None
-        job = replace(job_from_item(item), requeues=int(number(item, JobAttr.REQUEUES)) + 1)
-        return job.again(not_before=number(item, JobAttr.NOT_BEFORE))
+        return _requeued(item)
+
+    def rescue(
+        self, job_id: int, *, is_launched: bool, not_before: float, now: float
+    ) -> JobMessage | None:
+        """Hand a job back whose runner is another job's; see ``EndsJobs``."""
+        item = self._get(job_id)
+        status = text(item, JobAttr.STATUS)
+        wanted = {JobStatus.LAUNCHED} if is_launched else {JobStatus.RUNNING, JobStatus.COMPLETED}
+        dispatch = int(number(item, JobAttr.DISPATCH))
+        instance_id = text(item, JobAttr.INSTANCE_ID)
+        if status in wanted:
+            values = {JobAttr.NOT_BEFORE: not_before, JobAttr.UPDATED_AT: now}
+            where = {JobAttr.INSTANCE_ID: instance_id, JobAttr.DISPATCH: dispatch}
+            update = self._update(str(job_id), Move.RESCUE, values, where=where)
+            (failed,) = self._write_all([[{"Update": update}]], lambda _i, _w, _o, failed: failed)
+            if failed:
+                raise RecordUnknownError(f"job {job_id}: its record could not be written")
+            item = self._get(job_id)
+        is_handed_back = (
+            text(item, JobAttr.STATUS) == JobStatus.QUEUED
+            and text(item, JobAttr.INSTANCE_ID) == instance_id != ""
+            and int(number(item, JobAttr.DISPATCH)) == dispatch
+        )
+        return _requeued(item) if is_handed_back else None
 
     def read(self, job_id: int) -> JobMessage | None:
         """Read the message that dispatched a job; see ``EndsJobs``."""
@@ -473,6 +496,12 @@ def job_from_item(item: Item) -> JobMessage:
         dispatch=int(number(item, JobAttr.DISPATCH)),
         requeues=int(number(item, JobAttr.REQUEUES)),
     )
+
+
+def _requeued(item: Item) -> JobMessage:
+    """Return the message that dispatches a job again, from the record that was handed back."""
+    job = replace(job_from_item(item), requeues=int(number(item, JobAttr.REQUEUES)) + 1)
+    return job.again(not_before=number(item, JobAttr.NOT_BEFORE))
 
 
 def _is_requeued_by(item: Item, report: RunnerReport) -> bool:

@@ -5,7 +5,7 @@
     (none) ──claim──> claimed ──launch──> launched ──start──> running ──end──> completed
                       │   ^                  │                   │
                       │   └────claim─────────┼───────────────────┼── (expired lease, or queued)
-                      ├─release─> queued <───┴──────requeue──────┘
+                      ├─release─> queued <───┴─requeue, rescue───┘
                       └─expire──> expired
 
 Every move is one conditional write (``dynamodb.py``) that names the states it may start from, so
@@ -41,6 +41,7 @@ class Move(StrEnum):
     START = "start"
     END = "end"
     REQUEUE = "requeue"
+    RESCUE = "rescue"
 
 
 TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
@@ -53,6 +54,11 @@ TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
     Move.START: (frozenset({JobStatus.LAUNCHED}), JobStatus.RUNNING),
     Move.END: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.COMPLETED),
     Move.REQUEUE: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.QUEUED),
+    # its runner serves, or served, another job of the same run whose own runner was lost
+    Move.RESCUE: (
+        frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING, JobStatus.COMPLETED}),
+        JobStatus.QUEUED,
+    ),
 }
 """Each move: the states that it may start from, and the one that it leads to."""
 

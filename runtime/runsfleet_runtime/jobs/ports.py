@@ -78,6 +78,25 @@ class EndsJobs(Protocol):
             RecordUnknownError: If the table did not answer.
         """
 
+    def rescue(
+        self, job_id: int, *, is_launched: bool, not_before: float, now: float
+    ) -> JobMessage | None:
+        """Hand a job back that GitHub has queued although an instance was launched for it.
+
+        Args:
+            job_id: The job.
+            is_launched: Whether one whose instance has not reported its start is meant, or one
+                whose instance was given a job.
+            not_before: Epoch seconds before which it must not be launched.
+            now: Epoch seconds.
+
+        Returns the message to send, the same one however often it is asked for; None when the job
+        is in no such state.
+
+        Raises:
+            RecordUnknownError: If the table did not answer.
+        """
+
 
 class SendsJobs(Protocol):
     """The jobs queue."""

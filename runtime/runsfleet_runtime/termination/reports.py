@@ -10,12 +10,16 @@ the job is dispatched again:
   A runner that never did cannot have served anything, and what kept it from registering often keeps
   GitHub from answering too: its job is dispatched again.
 
+A runner that never listened is made up for even when its job runs: on the runner of another job of
+the same run then, which GitHub still has queued.
+
 A report is acted on only when its instance and dispatch number are those of the record, so that a
 late report of a former owner changes nothing. All of it may happen twice.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
@@ -35,6 +39,8 @@ MAX_REQUEUES: Final = 5
 """A job whose instances keep ending without serving it is given up after so many; each try costs an
 instance's boot."""
 _QUESTION_SECONDS: Final = 10.0  # one job's question must not use up the time of all others
+_SIBLINGS: Final = 10  # jobs of a run that are looked at; each costs a read
+_TAKEN: Final = frozenset({JobState.IN_PROGRESS, JobState.COMPLETED})
 _NEVER_LISTENED: Final = frozenset({ReportStatus.BOOTSTRAP_FAILED, ReportStatus.INTERRUPTED})
 
 
@@ -141,7 +147,32 @@ class Reports:
         is_in_doubt = state is JobState.UNKNOWN and (
             report.status in _NEVER_LISTENED and not report.ran_job
         )
+        if state in _TAKEN and report.status in _NEVER_LISTENED and not report.ran_job:
+            self._replace_runner(job, deadline)
         return (state is JobState.QUEUED or is_in_doubt) and self._requeue(report, job)
+
+    def _replace_runner(self, job: JobMessage, deadline: float) -> None:
+        """Make up for a lost runner whose job took the runner of another job of the same run.
+
+        That other job has no runner any more, and none of the reports to come would tell: its
+        runner did serve a job of its run.
+        """
+        now = self._clock()
+        deadline = min(deadline, now + _QUESTION_SECONDS)
+        waiting = self._job_states.queued_in_run(job, deadline=deadline)[:_SIBLINGS]
+        # first those whose runner is known to serve another; a mere launch may still be for them
+        for is_launched, job_id in itertools.product((False, True), waiting):
+            delay = retry_delay(1, jitter=self._jitter())
+            message = self._records.rescue(
+                job_id, is_launched=is_launched, not_before=now + delay, now=now
+            )
+            if message is not None:
+                (sent,) = self._queue.send([message])
+                if not sent:
+                    raise RecordUnknownError("the jobs queue did not take the job")
+                self._metrics.add(Metric.JOBS_REQUEUED)
+                log.warning("runner replaced", extra={"waiting_job_id": job_id})
+                return
 
     def _requeue(self, report: RunnerReport, job: JobMessage) -> bool:
         now = self._clock()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runsfleet_runtime.contract.messages import JobMessage
 from runsfleet_runtime.github.errors import RefusedError, UnavailableError
 from runsfleet_runtime.github.model import JobState
 
@@ -142,3 +143,24 @@ def test_malformed_answer_is_unknown(connect: Any, github: Any, say: Any, body: 
     """An answer without a status says nothing."""
     github.script[JOB] = [say(200, body)]
     assert connect().job_states.status("octo/spoon", 1, 99) is JobState.UNKNOWN
+
+
+def test_waiting_jobs_of_a_run_are_those_with_the_same_labels(
+    connect: Any, github: Any, say: Any, job: JobMessage
+) -> None:
+    """Jobs that a runner with these very labels could serve, the asking one excepted."""
+    same = list(job.labels)
+    entries = [
+        {"id": 11, "status": "queued", "labels": same},
+        {"id": job.job_id, "status": "queued", "labels": same},
+        {"id": 12, "status": "in_progress", "labels": same},
+        {"id": 13, "status": "queued", "labels": ["other"]},
+        {"status": "queued", "labels": same},
+        None,
+    ]
+    route = f"GET /repos/{job.repository}/actions/runs/{job.run_id}/jobs"
+    github.script[route] = [say(200, {"jobs": entries}), say(404), say(200, [])]
+    states = connect().job_states
+    assert states.queued_in_run(job) == [11]
+    assert states.queued_in_run(job) == []
+    assert states.queued_in_run(job) == []

@@ -206,6 +206,32 @@ def test_requeue_asked_twice_gives_the_same_message(table: Table) -> None:
     assert first == second
 
 
+def test_job_whose_runner_serves_another_is_handed_back(table: Table) -> None:
+    """It is claimed again by the message; its former instance cannot close it any more."""
+
+    def rescue(*, is_launched: bool = False, later: float = 0) -> JobMessage | None:
+        return table.jobs.rescue(
+            job().job_id, is_launched=is_launched, not_before=NOW + 9 + later, now=NOW
+        )
+
+    assert rescue() is None
+    table.claim(job(), "a")
+    assert rescue(is_launched=True) is None
+    table.launch(job(), "a")
+    assert rescue() is None
+    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
+    assert rescue(is_launched=True) is None
+    message = rescue()
+    assert message == job(dispatch=1, requeues=1, not_before=NOW + 9)
+    assert rescue(later=50) == message
+    assert table.jobs.end([(report(ReportStatus.SUCCESS), ())], now=NOW) == [False]
+    assert table.claim(message, "b") == Claimed(message, "b")
+    assert rescue() is None
+    table.before = [throttle()]
+    with pytest.raises(RecordUnknownError):
+        rescue()
+
+
 def test_requeue_of_a_job_that_moved_on_is_none(table: Table) -> None:
     """A late report of a former owner hands nothing back."""
     table.claim(job(), "a")

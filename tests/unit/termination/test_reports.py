@@ -36,6 +36,7 @@ class World:
     deleted: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     has_transactions: bool = True
+    siblings: dict[int, str] = field(default_factory=dict)  # queued at GitHub: state of the record
 
     def _owns(self, report: RunnerReport) -> bool:
         return (report.instance_id, report.dispatch) == ("i-1", self.job.dispatch)
@@ -87,8 +88,20 @@ class World:
         self.deleted += [w["delete"] for w in further]
         return replace(self.job, requeues=self.job.requeues + 1).again(not_before=not_before)
 
+    def rescue(
+        self, job_id: int, *, is_launched: bool, not_before: float, now: float
+    ) -> JobMessage | None:
+        assert not_before > now
+        status = self.siblings[job_id]
+        if status != "queued" and (status == "launched") is not is_launched:
+            return None
+        self.siblings[job_id] = "queued"
+        return replace(JOB, job_id=job_id, requeues=1).again(not_before=not_before)
+
     def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
-        assert self.status == "queued"
+        assert self.status == "queued" or all(
+            self.siblings[message.job_id] == "queued" for message in jobs
+        )
         if "queue" in self.faults:
             return [False] * len(jobs)
         self.sent += jobs
@@ -138,6 +151,10 @@ class _States:
         self.world.deadlines.append(deadline)
         self.world.asked += 1
         return self.world.state
+
+    def queued_in_run(self, job: JobMessage, *, deadline: float | None = None) -> list[int]:
+        assert (job.run_id, deadline) == (JOB.run_id, NOW + 10)
+        return list(self.world.siblings)
 
 
 def report(status: ReportStatus, **changes: Any) -> RunnerReport:
@@ -231,6 +248,34 @@ def test_job_of_a_runner_that_never_listened_is_dispatched_again_when_in_doubt(
     world = World(state=JobState.UNKNOWN)
     assert world.take(report(status, ran_job=False, ran_run_id=None)) == []
     assert [message.dispatch for message in world.sent] == [1]
+
+
+@pytest.mark.parametrize("given", ["running", "completed"])
+def test_lost_runner_is_replaced_when_its_job_took_a_siblings(given: str) -> None:
+    """Job 1 ran on the runner of job 3; nothing else would ever launch for job 3 again."""
+    world = World(state=JobState.IN_PROGRESS, siblings={2: "launched", 3: given})
+    lost = report(ReportStatus.BOOTSTRAP_FAILED, ran_job=False, ran_run_id=None)
+    world.faults = {"queue"}
+    assert world.take(lost) == [lost]
+    world.faults.clear()
+    assert world.take(lost) == []
+    assert [(m.job_id, m.dispatch) for m in world.sent] == [(3, 1)]
+    assert world.status == "bootstrap_failed"
+    assert world.siblings[2] == "launched"
+
+
+def test_lost_runner_is_replaced_before_the_siblings_runner_reports() -> None:
+    """One runner less is one launch more, whichever of the waiting jobs it is launched for."""
+    world = World(state=JobState.IN_PROGRESS, siblings={2: "launched"})
+    world.take(report(ReportStatus.INTERRUPTED, ran_job=False, ran_run_id=None))
+    assert [m.job_id for m in world.sent] == [2]
+
+
+def test_runner_that_listened_is_not_replaced() -> None:
+    """GitHub would have given an idle runner any job that waits for its labels."""
+    world = World(state=JobState.COMPLETED, siblings={2: "running"})
+    world.take(report(ReportStatus.UNUSED, ran_job=False, ran_run_id=None))
+    assert world.sent == []
 
 
 def test_one_question_does_not_take_the_time_of_all() -> None:
