@@ -22,6 +22,8 @@ from runsfleet_runtime.contract.tables import JobAttr
 if TYPE_CHECKING:
     from runsfleet_cli.local.interceptor.calls import Call
 
+# a no that was asked for: a cache that does not have it, a write whose condition does not hold
+_ANSWERS = {"NoSuchKey", "TransactionCanceledException", "ConditionalCheckFailedException"}
 # the webhook's answer for a job that it has put on the queue
 _TAKEN = 202
 _RUNNER = re.compile(r"(i-[0-9a-f]{8,17})$")
@@ -258,8 +260,7 @@ class Timeline:
         if call.outcome == "fault" and call.action != "CreateFleet":
             text = f"fault {call.fault}: {call.service}:{call.action} {call.error or 'delayed'}"
             self._add(ended, Stage.FAULT, text, detail={"caller": call.caller})
-        elif call.error == "NoSuchKey":
-            # a cache that does not have it yet: asked for, and not an error
+        elif call.error in _ANSWERS:
             return
         elif call.outcome == "error" and call.caller.startswith(("function:", "instance:")):
             text = f"{call.service}:{call.action} refused: {call.error} (by {call.caller})"

@@ -15,7 +15,7 @@ Two kinds of help:
 | no delay for one message on a FIFO queue | `sqs.py` |
 | sources of AWS on EventBridge | `events.py` |
 | IAM conditions on tags, namespaces, leading keys | `conditions.py` |
-| a rejected resource type, `Ref` of a secret | `templates.py` |
+| a rejected resource type, `Ref` of a secret, the ARN of a log group | `templates.py` |
 
 Example:
     >>> gaps = close_gaps(interceptor)

@@ -196,6 +196,7 @@ def adapt_template(
     }
     if secrets:
         template.body = _secret_arns(template.body, secrets)
+    _name_log_groups(template)
     grants = move_conditions(template.body, name, template.notes, template.label)
     return template.body, grants, template.notes
 
@@ -309,3 +310,36 @@ def _secret_arns(value: Any, secrets: set[str]) -> Any:
             return {"Fn::GetAtt": [value["Ref"], "Id"]}
         return {key: _secret_arns(item, secrets) for key, item in value.items()}
     return value
+
+
+def _name_log_groups(template: _Template) -> None:
+    """Let who may write to a log group do so in the emulator's eyes.
+
+    The ARN of a log group ends in `:*`, which stands for its streams. MiniStack judges writing to
+    a stream by the ARN without it, so a statement that names the one gets the other too.
+    """
+    groups = {
+        logical_id
+        for logical_id, resource in template.resources.items()
+        if resource["Type"] == "AWS::Logs::LogGroup"
+    }
+    for resource in template.resources.values():
+        if resource["Type"] != "AWS::IAM::Policy":
+            continue
+        for statement in resource["Properties"].get("PolicyDocument", {}).get("Statement", []):
+            resources = statement.get("Resource", [])
+            listed = resources if isinstance(resources, list) else [resources]
+            named = [
+                _log_group_arn(item["Fn::GetAtt"][0])
+                for item in listed
+                if isinstance(item, dict)
+                and item.get("Fn::GetAtt", ["", ""])[1] == "Arn"
+                and item["Fn::GetAtt"][0] in groups
+            ]
+            if named:
+                statement["Resource"] = [*listed, *named]
+
+
+def _log_group_arn(logical_id: str) -> dict[str, Any]:
+    text = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${" + logical_id
+    return {"Fn::Sub": text + "}"}

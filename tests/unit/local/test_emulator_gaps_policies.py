@@ -517,3 +517,27 @@ def test_tools_are_found_or_said_to_be_missing(tmp_path: Path) -> None:
     first = emulator_environment_directory(tmp_path, lock)
     lock.write_text("y")
     assert first != emulator_environment_directory(tmp_path, lock)
+
+
+def test_who_may_write_to_a_log_group_may_write_to_it_in_the_emulator() -> None:
+    """MiniStack compares with the group's ARN without the `:*` that AWS's has."""
+    statement = {
+        "Effect": "Allow",
+        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "Resource": {"Fn::GetAtt": ["Logs", "Arn"]},
+    }
+    template, _, _ = adapt_template(
+        {
+            "Resources": {
+                "Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {}},
+                "Policy": {
+                    "Type": "AWS::IAM::Policy",
+                    "Properties": {"PolicyDocument": {"Statement": [statement]}},
+                },
+            }
+        },
+        "stack",
+    )
+    (adapted,) = template["Resources"]["Policy"]["Properties"]["PolicyDocument"]["Statement"]
+    group = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${Logs}"
+    assert adapted["Resource"] == [{"Fn::GetAtt": ["Logs", "Arn"]}, {"Fn::Sub": group}]
