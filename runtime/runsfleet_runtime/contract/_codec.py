@@ -65,7 +65,7 @@ class Message:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ContractError(f"{cls.__name__} is not valid JSON: {error}") from None
         if not isinstance(body, dict):
             raise ContractError(f"{cls.__name__} must be a JSON object, got {type(body).__name__}")

@@ -67,7 +67,7 @@ def is_signed(body: bytes, signature: str, secret: str) -> bool:
         False
     """
     digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(f"sha256={digest}".encode(), signature.encode())
+    return hmac.compare_digest(f"sha256={digest}".encode(), signature.encode(errors="replace"))
 
 
 class Intake:

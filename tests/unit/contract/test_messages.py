@@ -188,3 +188,9 @@ def test_secrets_are_not_in_the_text_of_a_configuration() -> None:
     )
     assert "SECRET" not in repr(config)
     assert RunnerConfig.from_json(config.to_json()) == config
+
+
+def test_message_nested_without_end_is_refused_like_any_other() -> None:
+    """Whatever an instance sends is one bad message, and no crash of the batch that it came in."""
+    with pytest.raises(ContractError, match="is not valid JSON"):
+        RunnerReport.from_json("[" * 100_000)

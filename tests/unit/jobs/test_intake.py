@@ -146,7 +146,16 @@ def test_queued_job_is_enqueued_with_everything_that_dispatch_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "signature", ["", "sha256=", "sha256=" + "0" * 64, "sha1=aa", "0" * 64, "sha256=\N{SNOWMAN}"]
+    "signature",
+    [
+        "",
+        "sha256=",
+        "sha256=" + "0" * 64,
+        "sha1=aa",
+        "0" * 64,
+        "sha256=\N{SNOWMAN}",
+        "sha256=\udce9",
+    ],
 )
 def test_wrong_signature_is_refused_without_side_effect(signature: str) -> None:
     """A missing, malformed or wrong signature gets 401 and nothing is enqueued."""
