@@ -11,11 +11,13 @@ passed to it, so that a second start costs no synthesis, and a changed line cost
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -200,7 +202,9 @@ async def _run(request: SynthRequest, out: Path, progress: Callable[[str], None]
         output, _ = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
+            # the CLI's group: it runs the app as a process of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
         lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
