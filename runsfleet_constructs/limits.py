@@ -8,6 +8,7 @@ from functools import cached_property
 from aws_cdk import Duration
 
 from runsfleet_constructs._checks import check_between, check_duration
+from runsfleet_runtime.contract.environment import WatchdogEnvironment
 
 _DAY = 24 * 3600
 
@@ -20,6 +21,13 @@ _BOUNDS = {
     "job_deadline": (_DAY, 300, _DAY),
     "job_retention": (7 * _DAY, _DAY, 3650 * _DAY),
 }
+
+_BOOT_SECONDS = WatchdogEnvironment.watchdog_start_seconds + 600
+"""Until the agent lives, and then for all tries to have a runner (``agent.package``)."""
+
+_LEAVE_SECONDS = 1800
+"""A runner lingers for 300 s at most, is stopped for 90 s, the agent leaves within 100 s; and as
+much again and more, for what is slow without being wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +88,12 @@ class FleetLimits:
     def job_retention_days(self) -> int:
         """Days that closed jobs are kept."""
         return self._all_seconds["job_retention"] // _DAY
+
+    @property
+    def lifetime_seconds(self) -> int:
+        """Longest life of an instance, in seconds: all that may take its time, one by one."""
+        waits = self.config_timeout_seconds + self.idle_timeout_seconds
+        return _BOOT_SECONDS + waits + self.max_runtime_seconds + _LEAVE_SECONDS
 
     @cached_property
     def _all_seconds(self) -> dict[str, int]:

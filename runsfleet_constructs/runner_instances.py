@@ -22,7 +22,11 @@ from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
 from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
 from runsfleet_constructs.user_data import AgentDownload, render_user_data
-from runsfleet_runtime.contract.environment import AgentEnvironment, LaunchTarget
+from runsfleet_runtime.contract.environment import (
+    AgentEnvironment,
+    LaunchTarget,
+    WatchdogEnvironment,
+)
 from runsfleet_runtime.contract.tags import MANAGED_VALUE, Tag
 
 DEFAULT_VOLUME_GIB = 30
@@ -187,6 +191,9 @@ class RunnerInstances(Construct):
                             sha256=agent.sha256,
                             region=stack.region,
                             url_suffix=stack.url_suffix,
+                        ),
+                        watchdog=WatchdogEnvironment(
+                            watchdog_lifetime_seconds=(limits or FleetLimits()).lifetime_seconds
                         ),
                         setup_commands=setup_commands,
                     )

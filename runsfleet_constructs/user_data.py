@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from runsfleet_runtime.contract.environment import AgentEnvironment
+from runsfleet_runtime.contract.environment import AgentEnvironment, WatchdogEnvironment
 
 MAX_BYTES = 16 * 1024
 """EC2's limit for user data before its base64 encoding."""
@@ -47,26 +47,33 @@ class AgentDownload:
 
 
 def render_user_data(
-    *, environment: AgentEnvironment, agent: AgentDownload, setup_commands: Sequence[str] = ()
+    *,
+    environment: AgentEnvironment,
+    agent: AgentDownload,
+    watchdog: WatchdogEnvironment,
+    setup_commands: Sequence[str] = (),
 ) -> str:
     """Return the script.
 
     Args:
         environment: The agent's variables.
         agent: Where the agent comes from.
+        watchdog: Limits of the watchdog, which starts before anything else.
         setup_commands: Shell commands that run before the agent, each on its own line.
 
     Raises:
         ValueError: If the script is too long for EC2.
 
     Example:
-        >>> render_user_data(environment=environment, agent=agent)[:11]  # doctest: +SKIP
-        '#!/bin/bash'
+        >>> script = render_user_data(  # doctest: +SKIP
+        ...     environment=environment, agent=agent, watchdog=watchdog
+        ... )
     """
     variables = {
         "AWS_REGION": agent.region,
         "AWS_DEFAULT_REGION": agent.region,
         **agent.to_environ(),
+        **watchdog.to_environ(),
         **environment.to_environ(),
     }
     exports = "\n".join(f"export {name}={_quoted(value)}" for name, value in variables.items())

@@ -13,6 +13,7 @@ from runsfleet_runtime.contract.environment import (
     DispatchEnvironment,
     Environment,
     TerminationEnvironment,
+    WatchdogEnvironment,
     WebhookEnvironment,
     variable_name,
 )
@@ -44,7 +45,7 @@ def test_functions_read_what_they_are_given(
 
 
 def test_agent_reads_what_it_is_given(dev: Template, parameters: Template) -> None:
-    """With either store, each launch template's script sets all that the agent reads."""
+    """With either store, each script sets all that the agent and the watchdog read."""
     for template, store in ((dev, ConfigStore.DYNAMODB), (parameters, ConfigStore.SSM)):
         for launch in template.of_type("AWS::EC2::LaunchTemplate").values():
             script = flat(launch["Properties"]["LaunchTemplateData"]["UserData"])
@@ -54,7 +55,8 @@ def test_agent_reads_what_it_is_given(dev: Template, parameters: Template) -> No
                 if not name.startswith("RUNSFLEET_AGENT_")
             }
             agent = AgentEnvironment.from_environ(given)
-            assert agent.to_environ() == given
+            watchdog = WatchdogEnvironment.from_environ(given)
+            assert {**watchdog.to_environ(), **agent.to_environ()} == given
             assert agent.config_store is store
             kinds = {"LinuxArm64": "linux-arm64", "LinuxX64": "linux-x64"}
             assert agent.platform == kinds[construct_path(launch).split("/")[-2]]

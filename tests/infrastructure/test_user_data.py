@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -23,7 +25,7 @@ from botocore.credentials import Credentials
 
 from runsfleet_constructs.boot import fetch_agent
 from runsfleet_constructs.user_data import MAX_BYTES, AgentDownload, render_user_data
-from runsfleet_runtime.contract.environment import AgentEnvironment
+from runsfleet_runtime.contract.environment import AgentEnvironment, WatchdogEnvironment
 
 KEYS = {"AccessKeyId": "AKIATEST", "SecretAccessKey": "secret/+", "Token": "session=="}
 AGENT = """
@@ -108,7 +110,15 @@ def cloud() -> Iterator[str]:
     thread.join()
 
 
-def script(*, sha256: str | None = None, setup: tuple[str, ...] = ()) -> str:
+LIMITS = WatchdogEnvironment(watchdog_lifetime_seconds=600)
+
+
+def script(
+    *,
+    sha256: str | None = None,
+    setup: tuple[str, ...] = (),
+    watchdog: WatchdogEnvironment = LIMITS,
+) -> str:
     """Render the script for a bucket with the package."""
     return render_user_data(
         environment=AgentEnvironment(
@@ -125,6 +135,7 @@ def script(*, sha256: str | None = None, setup: tuple[str, ...] = ()) -> str:
             region="eu-west-1",
             url_suffix="amazonaws.com",
         ),
+        watchdog=watchdog,
         setup_commands=setup,
     )
 
@@ -135,12 +146,13 @@ class Instance:
     def __init__(self, folder: Path, cloud: str) -> None:
         self.home = folder / "home"
         self._user_data = folder / "user-data"
-        tools = folder / "bin"
+        self._tools = tools = folder / "bin"
         tools.mkdir()
         for name in ("shutdown", "poweroff"):
-            tool = tools / name
-            tool.write_text(f'#!/bin/bash\necho "{name} $*" >> {folder}/ended\n')
-            tool.chmod(0o755)
+            self._tool(name, f'echo "{name} $*" >> {folder}/ended')
+        # the init of this machine is not the instance's; `with_systemd` plays one
+        self._tool("systemd-run", "exit 1")
+        self._folder, self._processes = folder, list[subprocess.Popen[str]]()
         self._ended = folder / "ended"
         self._environ = {
             "PATH": f"{tools}:{os.environ['PATH']}",
@@ -153,13 +165,55 @@ class Instance:
         """Run user data as cloud-init does: as an executable file."""
         self._user_data.write_text(text)
         self._user_data.chmod(0o700)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(self._user_data)],
             env={**self._environ, **environ},
             stderr=subprocess.STDOUT,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._processes.append(process)
+        return process
+
+    def with_systemd(self) -> None:
+        """Have an init that notes what it is asked for and runs what is no timer."""
+        self._tool(
+            "systemd-run",
+            "\n".join(
+                (
+                    f"{{ printf '%s ' \"$@\" | tr '\\n' ' '; echo; }} >> {self._folder}/units",
+                    'for one; do case "$one" in --on-active=*) exit 0 ;; --*) shift ;; esac; done',
+                    '"$@" </dev/null >/dev/null 2>&1 &',
+                )
+            ),
+        )
+        self._tool("systemctl", f'echo "$*" >> {self._folder}/units')
+
+    @property
+    def units(self) -> list[str]:
+        """What init was asked for, a line each."""
+        return (self._folder / "units").read_text().splitlines()
+
+    def destroy(self) -> None:
+        """End what still runs of it, as the machine's end would: the watchdog for one."""
+        mark = f"RUNSFLEET_HOME={self.home}".encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+        for process in self._processes:
+            process.communicate(timeout=30)
+
+    def await_end(self, seconds: float = 30.0) -> None:
+        """Wait until the instance was shut down."""
+        deadline = time.monotonic() + seconds
+        while not self.ended and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _tool(self, name: str, command: str) -> None:
+        tool = self._tools / name
+        tool.write_text(f"#!/bin/bash\n{command}\n")
+        tool.chmod(0o755)
 
     @property
     def ended(self) -> list[str]:
@@ -174,9 +228,11 @@ class Instance:
 
 
 @pytest.fixture
-def instance(tmp_path: Path, cloud: str) -> Instance:
+def instance(tmp_path: Path, cloud: str) -> Iterator[Instance]:
     """An instance that has not started yet."""
-    return Instance(tmp_path, cloud)
+    made = Instance(tmp_path, cloud)
+    yield made
+    made.destroy()
 
 
 def test_agent_runs_with_its_environment_and_the_instance_ends(
@@ -225,6 +281,75 @@ def test_a_stop_reaches_the_agent(instance: Instance) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 7
     assert instance.ended == ["shutdown -h now"]
+
+
+def ready(instance: Instance) -> None:
+    """Wait until the agent runs."""
+    deadline = time.monotonic() + 30
+    while not (instance.home / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_agent_that_falls_silent_ends_the_instance(instance: Instance) -> None:
+    """Signs of life keep an instance, however few; without them the watchdog shuts it down."""
+    limits = WatchdogEnvironment(watchdog_lifetime_seconds=600, watchdog_silence_seconds=3)
+    instance.start(script(watchdog=limits), HOLD="1")
+    ready(instance)
+    for _ in range(5):
+        (instance.home / "heartbeat").touch()
+        time.sleep(1)
+    assert instance.ended == []
+    instance.await_end()
+    assert len(instance.ended) == 1
+    assert instance.ended[0].startswith("shutdown -h now runsfleet watchdog: no sign of life")
+
+
+def test_agent_that_never_starts_ends_the_instance(instance: Instance) -> None:
+    """Setup commands that hang are no way to keep an instance."""
+    limits = WatchdogEnvironment(watchdog_lifetime_seconds=600, watchdog_start_seconds=2)
+    instance.start(script(setup=("sleep 300",), watchdog=limits))
+    instance.await_end()
+    assert instance.agent_environment is None
+    assert instance.ended[0].endswith("no sign of life from the agent for 10 s")
+
+
+def test_no_instance_lives_beyond_its_limit(instance: Instance) -> None:
+    """However alive the agent seems: the shutdown comes when the whole time is over."""
+    limits = WatchdogEnvironment(watchdog_lifetime_seconds=2, watchdog_silence_seconds=30)
+    instance.start(script(watchdog=limits), HOLD="1")
+    instance.await_end()
+    assert "alive for 2 s, longer than any job may be" in instance.ended[0]
+
+
+def test_script_that_is_killed_ends_the_instance(instance: Instance) -> None:
+    """The watchdog needs neither the script nor the agent."""
+    limits = WatchdogEnvironment(watchdog_lifetime_seconds=600, watchdog_silence_seconds=2)
+    process = instance.start(script(watchdog=limits), HOLD="1")
+    ready(instance)
+    process.kill()
+    (instance.home / "heartbeat").touch()
+    instance.await_end()
+    assert "no sign of life" in instance.ended[0]
+
+
+def test_init_keeps_the_watchdog_where_there_is_one(instance: Instance) -> None:
+    """Under systemd the watchdog is a unit, beside a timer and a unit for the next boot."""
+    instance.with_systemd()
+    limits = WatchdogEnvironment(watchdog_lifetime_seconds=600, watchdog_silence_seconds=2)
+    process = instance.start(script(setup=("sleep 300",), watchdog=limits))
+    deadline = time.monotonic() + 30
+    while (not instance.home.exists() or len(instance.units) < 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    watchdog, lifetime, reboot = instance.units
+    assert "--unit=runsfleet-watchdog bash -c watchdog ()" in watchdog
+    assert "--unit=runsfleet-lifetime --on-active=660 shutdown -h now" in lifetime
+    unit = instance.home / "runsfleet-rebooted.service"
+    assert reboot == f"--quiet enable {unit}"
+    assert "shutdown -h now" in unit.read_text()
+    process.kill()
+    (instance.home / "heartbeat").touch()
+    instance.await_end()
+    assert "no sign of life" in instance.ended[0]
 
 
 def test_busy_bucket_is_asked_again(
@@ -292,7 +417,7 @@ def test_bucket_of_the_real_cloud_is_addressed_by_its_host() -> None:
 
 
 def test_script_fits_into_user_data() -> None:
-    """The script is well below EC2's limit, and one that is not is refused with the cure."""
-    assert len(script().encode()) < MAX_BYTES / 2
+    """A third of EC2's limit is left for setup commands; a script that needs more is refused."""
+    assert len(script().encode()) < MAX_BYTES * 2 / 3
     with pytest.raises(ValueError, match="move setup_commands into an image"):
         script(setup=("#" * MAX_BYTES,))

@@ -19,6 +19,7 @@ _EXECUTABLE = 0o755
 _POWER = ("shutdown", "poweroff", "halt", "reboot")
 _PACKAGES = ("apt", "apt-get", "dnf", "yum", "snap")
 _SERVICES = ("systemctl", "service", "cloud-init")
+_INIT = ("systemd-run",)
 
 _POWER_SCRIPT = """\
 #!/bin/sh
@@ -30,6 +31,12 @@ _SKIPPED_SCRIPT = """\
 # plays the system's command: the local cloud installs and starts nothing on the machine it runs on
 echo "{name} $*: skipped on the local cloud" >&2
 exit 0
+"""
+_ABSENT_SCRIPT = """\
+#!/bin/sh
+# a local instance has no init of its own; the machine's would outlive it, and act on the machine
+echo "{name}: there is no systemd on the local cloud" >&2
+exit 1
 """
 
 
@@ -126,6 +133,8 @@ def make_disk(root: Path, user_data: str, tools: Tools) -> Disk:
         _command(disk, name, _POWER_SCRIPT.format(name=name, doorbell=doorbell))
     for name in (*_PACKAGES, *_SERVICES):
         _command(disk, name, _SKIPPED_SCRIPT.format(name=name))
+    for name in _INIT:
+        _command(disk, name, _ABSENT_SCRIPT.format(name=name))
     (disk.commands / "python3").symlink_to(tools.python)
     if tools.act is not None:
         (disk.commands / "act").symlink_to(tools.act)

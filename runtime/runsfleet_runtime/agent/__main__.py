@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.clock import SignalClock
+from runsfleet_runtime.agent.heartbeat import Heartbeat, beat_interval
+from runsfleet_runtime.contract.paths import AGENT_HOME, HEARTBEAT_FILE
 from runsfleet_runtime.telemetry.log import configure, get_logger
 from runsfleet_runtime.version import __version__
 
@@ -20,6 +23,16 @@ if TYPE_CHECKING:
 
 # as in the platforms' modules, which may be what is broken
 POWER_OFF = ["shutdown", "/s", "/f", "/t", "0"] if os.name == "nt" else ["shutdown", "-h", "now"]
+
+
+SILENCE_VARIABLE = "RUNSFLEET_WATCHDOG_SILENCE_SECONDS"
+_SILENCE_SECONDS = 300.0
+
+
+def _live(environ: Mapping[str, str]) -> None:
+    home = Path(environ.get("RUNSFLEET_HOME") or AGENT_HOME)
+    silence = float(environ.get(SILENCE_VARIABLE) or _SILENCE_SECONDS)
+    Heartbeat(home / HEARTBEAT_FILE, beat_interval(silence)).start()
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -36,6 +49,7 @@ def main(environ: Mapping[str, str]) -> int:
         clock = SignalClock()
         clock.listen()
         configure(service="agent", version=__version__, fleet=environ.get("RUNSFLEET_FLEET", ""))
+        _live(environ)
         # inside the guard: it imports everything else
         from runsfleet_runtime.agent.composition import compose
 

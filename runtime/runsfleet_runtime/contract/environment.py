@@ -330,3 +330,21 @@ class AgentEnvironment(Environment):
     runner_user: str | None = None
     runner_sudo: bool = True
     standby: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchdogEnvironment(Environment):
+    """Limits of an instance's watchdog, which ends the instance whatever its agent does.
+
+    Attributes:
+        watchdog_lifetime_seconds: No instance lives longer; above all other limits together.
+        watchdog_start_seconds: From the first script's start until the agent's first sign of life:
+            it may install Python and run setup commands meanwhile.
+        watchdog_silence_seconds: An agent without a sign of life for so long counts as dead. Well
+            above what a job that takes all memory or disk can hold it up for; a wrong alarm costs
+            a job, a late one minutes of an instance.
+    """
+
+    watchdog_lifetime_seconds: int
+    watchdog_start_seconds: int = 1800
+    watchdog_silence_seconds: int = 300

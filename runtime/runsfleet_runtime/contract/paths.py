@@ -20,6 +20,8 @@ BAKED_RUNNER_MARKER = "runner.json"
 WORK_DIRECTORY = "work"
 """Folder of the home where each job's files are."""
 
+HEARTBEAT_FILE = "heartbeat"
+"""File of the home that the agent touches while it lives; the instance's watchdog looks at it."""
 
 LOG_DIRECTORY = "log"
 """Folder of the home where log lines wait while the log service does not answer."""
