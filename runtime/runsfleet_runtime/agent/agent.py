@@ -161,7 +161,7 @@ class Agent:
         registration: Registration,
         since: float,
     ) -> RunnerEnd:
-        story.runner_root = provided.root
+        story.runner = provided
         launch = self._prepare(provided, registration, story.workspace or self.work_directory)
         machine = self.machine or Machine(self.platform, provided.root)
         room = RunnerRoom(self.platform, self.clock, machine=machine)

@@ -137,9 +137,9 @@ class Departure:
         self._quietly(KEEP_SECONDS, lambda: self.kept.keep(report), "keep-report")
 
     def _attach_diagnostics(self, story: Story, status: ReportStatus) -> None:
-        root = story.runner_root
-        if status is ReportStatus.SUCCESS or root is None:
+        if status is ReportStatus.SUCCESS or story.runner is None:
             return
+        root = story.runner.root
         stream = diagnostics_stream(story.instance_id, story.job_id)
 
         def attach() -> None:

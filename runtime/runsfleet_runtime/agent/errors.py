@@ -15,6 +15,10 @@ class PackageError(AgentError):
     """No verified runner package could be had."""
 
 
+class WrongDigestError(AgentError):
+    """A package is not what the configuration names: damaged at its source, or tampered with."""
+
+
 class StopRequestedError(Exception):
     """The agent was told to stop while it waited or fetched something."""
 

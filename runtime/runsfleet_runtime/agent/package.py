@@ -11,12 +11,13 @@ import json
 import re
 import shutil
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runsfleet_runtime.agent.errors import PackageError
+from runsfleet_runtime.agent.errors import PackageError, WrongDigestError
 from runsfleet_runtime.agent.retry import attempts
 from runsfleet_runtime.contract.paths import runner_package_key
+from runsfleet_runtime.contract.runner_versions import Outdated, outdated
 from runsfleet_runtime.telemetry.log import get_logger
 
 if TYPE_CHECKING:
@@ -49,12 +50,16 @@ class ProvidedRunner:
     Attributes:
         root: Where ``run.sh`` is.
         source: ``baked``, ``cache`` or ``download``.
+        version: Its version.
+        baked_version: Version of the image's runner, whether it was used or not; empty for none.
         archive: What it was unpacked from, if that should be put into the cache.
         key: Key of the archive in the cache.
     """
 
     root: Path
     source: str
+    version: str = ""
+    baked_version: str = ""
     archive: Path | None = None
     key: str = ""
 
@@ -148,7 +153,8 @@ class RunnerPackages:
         """Have the configuration's runner.
 
         A baked runner is used when it has the configured version, when none is configured, or,
-        rather than failing the job, when the configured one cannot be fetched.
+        rather than failing the job, when the configured one cannot be fetched and GitHub still
+        takes the baked one. What has another digest than configured is replaced by nothing.
 
         Args:
             config: Names the package.
@@ -156,21 +162,31 @@ class RunnerPackages:
 
         Raises:
             PackageError: No verified package could be had.
+            WrongDigestError: GitHub's download is not what the configuration names.
             StopRequestedError: The agent was told to stop.
         """
         baked = self._baked.version(self._platform)
         wanted = package_version(config.package_filename)
         if baked is not None and (not config.package_filename or baked == wanted):
-            return ProvidedRunner(root=self._baked.directory, source="baked")
+            return self._use_baked(baked)
         try:
-            return self._fetch(config, wanted, workspace)
+            return replace(self._fetch(config, wanted, workspace), baked_version=baked or "")
         except PackageError as error:
             if baked is None:
                 raise
+            if outdated(baked) is Outdated.BELOW_FLOOR:
+                raise PackageError(
+                    f"{error}; and GitHub registers no runner as old as the image's, {baked}; "
+                    "make a new image"
+                ) from error
             _log.warning(
                 "using the image's runner instead", extra={"error": str(error), "version": baked}
             )
-            return ProvidedRunner(root=self._baked.directory, source="baked")
+            return self._use_baked(baked)
+
+    def _use_baked(self, version: str) -> ProvidedRunner:
+        root = self._baked.directory
+        return ProvidedRunner(root=root, source="baked", version=version, baked_version=version)
 
     def keep(self, provided: ProvidedRunner) -> None:
         """Put a downloaded package into the cache and drop the archive; fails quietly."""
@@ -219,7 +235,7 @@ class RunnerPackages:
             source = "download"
         root = workspace / "runner"
         unpack(archive, root, self._form)
-        return ProvidedRunner(root=root, source=source, archive=archive, key=key)
+        return ProvidedRunner(root=root, source=source, version=version, archive=archive, key=key)
 
     def _from_cache(self, key: str, archive: Path, sha256: str, check: Callable[[], None]) -> bool:
         if self._cache is None:
@@ -228,6 +244,10 @@ class RunnerPackages:
             if not self._cache.fetch(key, archive, check=check):
                 return False
             verify(archive, sha256)
+        except WrongDigestError as error:
+            # whoever can write to the cache can do this; the download is verified as well
+            _log.error("cached runner package is not genuine", extra={"error": str(error)})
+            return False
         except (PackageError, OSError) as error:
             _log.warning("cached runner package not used", extra={"error": str(error), "key": key})
             return False
@@ -257,6 +277,10 @@ class RunnerPackages:
                     extra={"attempt": attempt, "error": str(error), "url": url},
                 ),
             )
+        except WrongDigestError as error:
+            archive.unlink(missing_ok=True)
+            _log.error("runner package is not genuine", extra={"error": str(error), "url": url})
+            raise
         except OSError as error:
             raise PackageError(f"cannot download {url}: {error}") from error
 
@@ -265,14 +289,14 @@ def verify(archive: Path, sha256: str) -> None:
     """Make sure that a file is the expected one.
 
     Raises:
-        PackageError: It is another.
+        WrongDigestError: It is another.
     """
     digest = hashlib.sha256()
     with archive.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     if digest.hexdigest() != sha256:
-        raise PackageError(
+        raise WrongDigestError(
             f"{archive.name} has SHA-256 {digest.hexdigest()}, expected {sha256}; it is not used"
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from runsfleet_runtime.agent.package import package_version
 from runsfleet_runtime.contract.messages import ReportStatus, RunnerReport
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from runsfleet_runtime.agent.hooks import JobMoment
     from runsfleet_runtime.agent.masking import Masker
+    from runsfleet_runtime.agent.package import ProvidedRunner
     from runsfleet_runtime.agent.process import RunnerEnd
     from runsfleet_runtime.contract.messages import RunnerConfig
 
@@ -28,7 +30,7 @@ class Story:
         instance_id: This instance; empty until it is known.
         config: What it is to run.
         workspace: The directory with all files of its job.
-        runner_root: Where the runner is.
+        runner: The runner.
         end: How the runner ended.
         started: The job's start, while the runner still runs.
         timings: Seconds of each step of the start.
@@ -40,7 +42,7 @@ class Story:
     instance_id: str = ""
     config: RunnerConfig | None = None
     workspace: Path | None = None
-    runner_root: Path | None = None
+    runner: ProvidedRunner | None = None
     end: RunnerEnd | None = None
     started: JobMoment | None = None
     timings: dict[str, float] = field(default_factory=dict)
@@ -82,6 +84,9 @@ class Story:
             ran_job=started is not None,
             ran_run_id=job.run_id if job else None,
             timings=tuple(f"{k}={round(v * 1000)}" for k, v in self.timings.items()),
+            runner_version=self.runner.version if self.runner else "",
+            baked_version=self.runner.baked_version if self.runner else "",
+            offered_version=(package_version(config.package_filename) or "") if config else "",
             error=mask(self.error)[:_LONGEST_ERROR],
         )
 

@@ -140,6 +140,9 @@ class RunnerReport(Message):
         ran_run_id: Run of the job that it really ran; ``None`` when none ran.
         timings: Milliseconds of each step of the start (``boot``, ``configuration``, ``package``,
             ``registration``), by name=value.
+        runner_version: Version of GitHub's runner that was used; empty when it got none.
+        baked_version: Version of the runner in the image; empty when there is none.
+        offered_version: Version that GitHub offered at the launch; empty when unknown.
         error: What went wrong, for people; empty when nothing did.
         version: Version of this form.
     """
@@ -158,6 +161,9 @@ class RunnerReport(Message):
     ran_job: bool = False
     ran_run_id: int | None = None
     timings: tuple[str, ...] = ()
+    runner_version: str = ""
+    baked_version: str = ""
+    offered_version: str = ""
     error: str = ""
     version: int = 1
 

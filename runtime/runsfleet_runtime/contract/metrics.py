@@ -151,6 +151,15 @@ class Metric:
         Emitter.TERMINATION,
         "Jobs that GitHub still had queued when their runner ended; dispatched again.",
     )
+    RUNNERS_OUTDATED = MetricDefinition(
+        "RunnersOutdated",
+        Unit.COUNT,
+        Emitter.TERMINATION,
+        "Instances whose runner, or image's runner, GitHub refuses (below its floor) or soon will "
+        "(superseded; refused 30 days after its successor's release).",
+        "Reason",
+        ("superseded", "below_floor"),
+    )
     REPORTS_REFUSED = MetricDefinition(
         "ReportsRefused",
         Unit.COUNT,

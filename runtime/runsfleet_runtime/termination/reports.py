@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 
 from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
 from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.contract.runner_versions import Outdated, outdated
 from runsfleet_runtime.github import JobState, KnowsJobStates
 from runsfleet_runtime.jobs.backoff import retry_delay
 from runsfleet_runtime.jobs.ports import EndsJobs, RecordUnknownError, SendsJobs
@@ -232,6 +233,7 @@ class Reports:
         self._metrics.add(Metric.JOBS_COMPLETED, kind=report.status.value)
         if report.duration_seconds is not None:
             self._metrics.add(Metric.JOB_DURATION, report.duration_seconds)
+        self._judge_runner(report)
         failed = report.status in {ReportStatus.TIMEOUT, ReportStatus.BOOTSTRAP_FAILED}
         (log.error if failed else log.info)(
             "ended",
@@ -242,6 +244,26 @@ class Reports:
                 "error": report.error,
             },
         )
+
+    def _judge_runner(self, report: RunnerReport) -> None:
+        """Tell of a runner that GitHub refuses or soon will; the image's, if that is older."""
+        found = [
+            reason
+            for version in (report.runner_version, report.baked_version)
+            if (reason := outdated(version, offered=report.offered_version)) is not None
+        ]
+        if found:
+            reason = Outdated.BELOW_FLOOR if Outdated.BELOW_FLOOR in found else found[0]
+            self._metrics.add(Metric.RUNNERS_OUTDATED, kind=reason.value)
+            log.warning(
+                "runner outdated",
+                extra={
+                    "reason": reason.value,
+                    "used": report.runner_version,
+                    "image": report.baked_version,
+                    "offered": report.offered_version,
+                },
+            )
 
     def _count_refused(self, report: RunnerReport) -> None:
         self._metrics.add(Metric.REPORTS_REFUSED)

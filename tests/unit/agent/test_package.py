@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from runsfleet_runtime.agent.download import UrlDownloads
-from runsfleet_runtime.agent.errors import PackageError, StopRequestedError
+from runsfleet_runtime.agent.errors import PackageError, StopRequestedError, WrongDigestError
 from runsfleet_runtime.agent.package import (
     BakedRunner,
     ProvidedRunner,
@@ -57,7 +58,7 @@ class Case:
         )
 
     def bake(self, version: str, platform: str = "linux-x64") -> None:
-        self.baked.directory.mkdir()
+        self.baked.directory.mkdir(exist_ok=True)
         self.baked.marker.write_text(json.dumps({"version": version, "platform": platform}))
 
     def provide(self, **changes: object) -> ProvidedRunner:
@@ -119,25 +120,34 @@ def test_a_cache_that_fails_costs_nothing_but_time(tmp_path: Path) -> None:
 
 def test_a_download_is_tried_three_times(tmp_path: Path) -> None:
     """Two failures of any kind are survived, with pauses in between."""
-    case = Case(tmp_path, OSError("reset"), b"half of it", PACKAGE)
+    case = Case(tmp_path, OSError("reset"), PackageError("ended early"), PACKAGE)
     assert case.provide().source == "download"
     assert len(case.downloads.urls) == 3
     assert case.clock.time > 1001
 
 
-@pytest.mark.parametrize(
-    ("answer", "complaint"),
-    [(OSError("reset"), "cannot download.*reset"), (b"other bytes", "has SHA-256")],
-)
-def test_a_download_that_never_works_is_an_error(
-    tmp_path: Path, answer: bytes | Exception, complaint: str
-) -> None:
+def test_a_download_that_never_works_is_an_error(tmp_path: Path) -> None:
     """After three tries the reason is told, and nothing was unpacked."""
-    case = Case(tmp_path, answer)
-    with pytest.raises(PackageError, match=complaint):
+    case = Case(tmp_path, OSError("reset"))
+    with pytest.raises(PackageError, match=r"cannot download.*reset"):
         case.provide()
     assert len(case.downloads.urls) == 3
     assert not (case.workspace / "runner").exists()
+
+
+def test_a_wrong_digest_is_final(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not the named package is fetched once, told loudly, and neither kept nor replaced."""
+    monkeypatch.setattr(logging.getLogger("runsfleet"), "propagate", True)
+    case = Case(tmp_path, b"other bytes", PACKAGE)
+    case.bake("2.330.0")
+    with pytest.raises(WrongDigestError, match="has SHA-256"):
+        case.provide()
+    assert len(case.downloads.urls) == 1
+    assert list(case.workspace.iterdir()) == []
+    assert case.cache.objects == {}
+    assert {r.levelname for r in caplog.records if "not genuine" in r.message} == {"ERROR"}
 
 
 def test_a_stop_ends_the_tries(tmp_path: Path) -> None:
@@ -194,6 +204,25 @@ def test_an_outdated_image_is_the_last_resort(tmp_path: Path) -> None:
     assert case.provide().source == "download"
     case.downloads.answers = [OSError("GitHub does not answer")]
     assert case.provide().source == "baked"
+
+
+def test_an_image_below_githubs_floor_is_no_resort(tmp_path: Path) -> None:
+    """A runner that GitHub does not register is not tried; the error tells both reasons."""
+    case = Case(tmp_path, OSError("GitHub does not answer"))
+    case.bake("2.328.9")
+    with pytest.raises(PackageError, match=r"does not answer.*2\.328\.9.*make a new image"):
+        case.provide()
+
+
+def test_the_versions_are_known(tmp_path: Path) -> None:
+    """What is used and what the image has are told, whichever was used."""
+    case = Case(tmp_path)
+    case.bake("2.330.0")
+    provided = case.provide()
+    assert (provided.version, provided.baked_version) == (VERSION, "2.330.0")
+    case.bake(VERSION)
+    provided = case.provide()
+    assert (provided.version, provided.baked_version) == (VERSION, VERSION)
 
 
 def test_an_images_runner_for_another_platform_is_none(tmp_path: Path) -> None:

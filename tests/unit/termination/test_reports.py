@@ -343,3 +343,29 @@ def test_configuration_that_is_not_deleted_brings_the_report_back() -> None:
     assert world.take(ending) == []
     assert world.deleted == ["i-1"]
     assert world.counted["JobsCompleted:success"] == 1
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        ({}, {}),
+        ({"runner_version": "2.337.0", "offered_version": "2.337.0"}, {}),
+        (
+            {"runner_version": "2.337.0", "baked_version": "2.336.0", "offered_version": "2.337.0"},
+            {"RunnersOutdated:superseded": 1},
+        ),
+        (
+            {"runner_version": "2.337.0", "baked_version": "2.328.0", "offered_version": "2.337.0"},
+            {"RunnersOutdated:below_floor": 1},
+        ),
+    ],
+)
+def test_an_outdated_runner_is_counted_once(
+    versions: dict[str, str], expected: dict[str, int]
+) -> None:
+    """What GitHub refuses or soon will is told with the ending, by its worst reason."""
+    world = World()
+    world.take(report(ReportStatus.STARTED, **versions))
+    world.take(report(ReportStatus.SUCCESS, **versions))
+    found = {name: n for name, n in world.counted.items() if name.startswith("RunnersOutdated")}
+    assert found == expected
