@@ -58,6 +58,11 @@ class CloudClient:
         url = f"{self.endpoints.page}/api/instances/{urllib.parse.quote(instance)}/{what}"
         return str(self._object("POST", url, body or {})["instance_id"])
 
+    def trouble_metadata(self, how: str, seconds: float) -> None:
+        """Let all metadata services `refuse` or `hang` for so many seconds."""
+        url = f"{self.endpoints.page}/api/metadata"
+        self._object("POST", url, {"how": how, "seconds": seconds})
+
     def shut_down(self) -> None:
         """Ask it to end."""
         self._object("POST", f"{self.endpoints.page}/api/shutdown", {})

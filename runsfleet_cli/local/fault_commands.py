@@ -207,6 +207,38 @@ def crash_agent(instance: Instance = "any") -> None:
         typer.echo(client.act_on(instance, "crash-agent"))
 
 
+@app.command("stop-agent")
+def stop_agent(instance: Instance = "any") -> None:
+    """Ask the agent of an instance to stop, as a shutdown of its system does."""
+    with _told() as client:
+        typer.echo(client.act_on(instance, "stop-agent"))
+
+
+@app.command("freeze-agent")
+def freeze_agent(instance: Instance = "any") -> None:
+    """Let the agent of an instance hang, for its watchdog to notice."""
+    with _told() as client:
+        typer.echo(client.act_on(instance, "freeze-agent"))
+
+
+@app.command("kill-runner")
+def kill_runner(instance: Instance = "any") -> None:
+    """Kill GitHub's runner on an instance."""
+    with _told() as client:
+        typer.echo(client.act_on(instance, "kill-runner"))
+
+
+@app.command()
+def metadata(
+    *,
+    hang: Annotated[bool, typer.Option("--hang", help="No answer, instead of 503.")] = False,
+    seconds: Annotated[float, typer.Option(min=0, max=3_600, help="From now.")] = 10.0,
+) -> None:
+    """The metadata services of all instances, present and future, fail for a time."""
+    with _told() as client:
+        client.trouble_metadata("hang" if hang else "refuse", seconds)
+
+
 @app.command("fail-instance")
 def fail_instance(instance: Instance = "any") -> None:
     """Lose an instance without any notice, as when its host fails."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from runsfleet_cli.local.hypervisor.ec2 import (
     Description,
@@ -32,6 +33,7 @@ from runsfleet_cli.local.hypervisor.machine import Machine, MachineState
 from runsfleet_cli.local.hypervisor.metadata import (
     InstanceFace,
     MetadataService,
+    MetadataTrouble,
     RoleCredentials,
     iso,
     spot_notice,
@@ -137,6 +139,7 @@ class Hypervisor:
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[Listener] = []
+        self._metadata_trouble = MetadataTrouble()
         self.machines: dict[str, Machine] = {}
 
     def subscribe(self, listener: Listener) -> None:
@@ -205,11 +208,52 @@ class Hypervisor:
         Raises:
             UnknownInstanceError: It does not run, or its agent does not.
         """
+        self._signal_agent(instance_id, signal.SIGKILL, "agent killed")
+
+    def stop_agent(self, instance_id: str) -> None:
+        """Ask the agent of an instance to stop, as a shutdown of the system does (SIGTERM).
+
+        Raises:
+            UnknownInstanceError: It does not run, or its agent does not.
+        """
+        self._signal_agent(instance_id, signal.SIGTERM, "agent told to stop")
+
+    def freeze_agent(self, instance_id: str) -> None:
+        """Let the agent of an instance hang (SIGSTOP).
+
+        Raises:
+            UnknownInstanceError: It does not run, or its agent does not.
+        """
+        self._signal_agent(instance_id, signal.SIGSTOP, "agent frozen")
+
+    def kill_runner(self, instance_id: str) -> None:
+        """Kill GitHub's runner on an instance.
+
+        Raises:
+            UnknownInstanceError: It does not run, or its runner does not.
+        """
         machine = self._running(instance_id)
-        if not machine.crash_agent():
+        if not machine.kill_runner():
+            msg = f"no runner runs on {instance_id} at the moment"
+            raise UnknownInstanceError(msg)
+        self._note(machine, "runner killed")
+
+    def trouble_metadata(self, how: Literal["refuse", "hang"], seconds: float) -> None:
+        """Let the metadata services of all instances, present and future, fail for a time.
+
+        Args:
+            how: `refuse` answers 503, `hang` not before the time is over.
+            seconds: From now; 0 ends it.
+        """
+        self._metadata_trouble.how = how
+        self._metadata_trouble.until = self._clock() + seconds
+
+    def _signal_agent(self, instance_id: str, number: int, what: str) -> None:
+        machine = self._running(instance_id)
+        if not machine.signal_agent(number):
             msg = f"no agent runs on {instance_id} at the moment"
             raise UnknownInstanceError(msg)
-        self._note(machine, "agent killed")
+        self._note(machine, what)
 
     def fail(self, instance_id: str) -> None:
         """Lose an instance as when its host fails: no notice, no shutdown.
@@ -271,7 +315,9 @@ class Hypervisor:
             root=self._settings.directory / instance_id,
             tools=self._settings.tools,
             environment=self._settings.environment,
-            metadata=MetadataService(face, self._keys(role, instance_id, region)),
+            metadata=MetadataService(
+                face, self._keys(role, instance_id, region), trouble=self._metadata_trouble
+            ),
             on_power_off=self._powered_off,
         )
 

@@ -31,6 +31,7 @@ _LINE_LIMIT = 1_048_576
 # the processes are killed by then; what is waited for is the kernel
 _KILL_SECONDS = 10.0
 _AGENT = b"runsfleet_runtime.agent"
+_RUNNER = b"Runner.Listener"
 # what a program printed for a terminal that is none
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -143,12 +144,19 @@ class Machine:
             self._doorbell = None
         await asyncio.to_thread(shutil.rmtree, self.root, ignore_errors=True)
 
-    def crash_agent(self) -> bool:
-        """Kill the agent as an out-of-memory killer would; False if none runs."""
-        found = [pid for pid in processes_below(self.pid) if _AGENT in _command_line(pid)]
+    def signal_agent(self, number: int) -> bool:
+        """Signal the agent; SIGKILL as an out-of-memory killer would. False if none runs."""
+        return self._signal(_AGENT, number)
+
+    def kill_runner(self) -> bool:
+        """Kill GitHub's runner; False if none runs."""
+        return self._signal(_RUNNER, signal.SIGKILL)
+
+    def _signal(self, mark: bytes, number: int) -> bool:
+        found = [pid for pid in processes_below(self.pid) if mark in _command_line(pid)]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
         return bool(found)
 
     def describe(self) -> dict[str, Any]:

@@ -6,13 +6,14 @@ one is 401, a forwarded PUT is 403, what does not exist is 404.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -119,6 +120,19 @@ class RoleCredentials:
     expires_at: datetime
 
 
+@dataclass(slots=True)
+class MetadataTrouble:
+    """A time in which metadata services do not answer as they should.
+
+    Args:
+        how: `refuse` answers 503, `hang` not at all.
+        until: Unix time, seconds.
+    """
+
+    how: Literal["refuse", "hang"] = "refuse"
+    until: float = 0.0
+
+
 Credentials = Callable[[], Awaitable[RoleCredentials | None]]
 
 
@@ -128,6 +142,7 @@ class MetadataService:
     Args:
         face: What it tells; read anew with each request.
         credentials: Gives the role's keys, None if they are not to be had.
+        trouble: When it does not answer as it should; shared by all services, and none by default.
         clock: Unix time, seconds.
 
     Example:
@@ -142,8 +157,10 @@ class MetadataService:
         face: InstanceFace,
         credentials: Credentials,
         *,
+        trouble: MetadataTrouble | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._trouble = trouble or MetadataTrouble()
         self._face = face
         self._credentials = credentials
         self._clock = clock
@@ -168,6 +185,10 @@ class MetadataService:
             self._runner = None
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
+        if (left := self._trouble.until - self._clock()) > 0:
+            if self._trouble.how == "hang":
+                await asyncio.sleep(left)
+            return web.Response(status=503, text="503 - Service Unavailable")
         # some clients write a second slash
         path = "/" + request.path.strip("/").replace("//", "/")
         if path == "/latest/api/token":

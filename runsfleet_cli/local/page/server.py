@@ -7,7 +7,11 @@
     POST /api/instances/<id>/interrupt        {"seconds": 120}: a spot notice
     POST /api/instances/<id>/rebalance        a rebalance recommendation
     POST /api/instances/<id>/crash-agent      the agent is killed
+    POST /api/instances/<id>/stop-agent       the agent gets SIGTERM
+    POST /api/instances/<id>/freeze-agent     the agent hangs
+    POST /api/instances/<id>/kill-runner      GitHub's runner is killed
     POST /api/instances/<id>/fail             the host fails
+    POST /api/metadata                        {"how": "refuse" | "hang", "seconds": 10}: of all
     POST /api/shutdown                        the local cloud ends
 
 `<id>` may be `any`: the running instance that was launched last.
@@ -80,6 +84,7 @@ class PageServer:
                 web.get("/api/timeline", self._entries),
                 web.get("/api/stream", self._stream),
                 web.post("/api/instances/{instance}/{what}", self._act_on),
+                web.post("/api/metadata", self._metadata),
                 web.post("/api/shutdown", self._shutdown),
             ]
         )
@@ -137,12 +142,8 @@ class PageServer:
             instance_id = self._instance(request.match_info["instance"])
             if what == "interrupt":
                 self._hypervisor.interrupt(instance_id, await _seconds(request))
-            elif what == "rebalance":
-                self._hypervisor.recommend_rebalance(instance_id)
-            elif what == "crash-agent":
-                self._hypervisor.crash_agent(instance_id)
-            elif what == "fail":
-                self._hypervisor.fail(instance_id)
+            elif what in (plain := self._plain_faults()):
+                plain[what](instance_id)
             else:
                 return _json({"message": f"no {what}; see the list at the API's head"}, 404)
         except UnknownInstanceError as error:
@@ -150,6 +151,27 @@ class PageServer:
         except ValueError as error:
             return _json({"message": str(error)}, 400)
         return _json({"instance_id": instance_id}, 202)
+
+    def _plain_faults(self) -> dict[str, Callable[[str], None]]:
+        return {
+            "rebalance": self._hypervisor.recommend_rebalance,
+            "crash-agent": self._hypervisor.crash_agent,
+            "stop-agent": self._hypervisor.stop_agent,
+            "freeze-agent": self._hypervisor.freeze_agent,
+            "kill-runner": self._hypervisor.kill_runner,
+            "fail": self._hypervisor.fail,
+        }
+
+    async def _metadata(self, request: web.Request) -> web.Response:
+        try:
+            how = (await request.json()).get("how")
+            seconds = await _seconds(request)
+        except ValueError as error:
+            return _json({"message": str(error)}, 400)
+        if how not in ("refuse", "hang"):
+            return _json({"message": f"how must be refuse or hang, got {how!r}"}, 400)
+        self._hypervisor.trouble_metadata(how, seconds)
+        return _json({}, 202)
 
     def _instance(self, given: str) -> str:
         if given != "any":

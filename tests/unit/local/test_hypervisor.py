@@ -322,12 +322,47 @@ def test_a_crashed_agent_leaves_its_script_running(tmp_path: Path) -> None:
     play(tmp_path, FakeEc2(user_data=script), test)
 
 
+def test_an_agent_can_be_stopped_and_frozen_and_its_runner_killed(tmp_path: Path) -> None:
+    """The agent's SIGTERM reaches it alone, a frozen one says nothing more, the runner goes."""
+    agent = "trap 'echo told' TERM; while :; do sleep 0.05; done # runsfleet_runtime.agent"
+    runner = "while :; do sleep 0.05; done # Runner.Listener"
+    script = f"#!/bin/bash\necho up\nbash -c '{runner}' || echo gone $? &\n"
+    script += f'exec bash -c "{agent}"\n'
+
+    async def test(hypervisor: Hypervisor, _: FakeEc2) -> None:
+        machine = await booted(hypervisor)
+
+        def done(act: Callable[[str], None]) -> bool:
+            try:
+                act(ID)
+            except UnknownInstanceError:
+                return False
+            return True
+
+        await until(lambda: done(hypervisor.kill_runner), "runner found")
+        await until(lambda: "gone 137" in machine.console, "runner gone")
+        await until(lambda: done(hypervisor.stop_agent), "agent found")
+        await until(lambda: "told" in machine.console, "agent told")
+        hypervisor.freeze_agent(ID)
+        hypervisor.stop_agent(ID)
+        await asyncio.sleep(0.3)
+        assert list(machine.console).count("told") == 1
+        hypervisor.crash_agent(ID)
+
+    play(tmp_path, FakeEc2(script), test, grace=0.1)
+
+
 def test_faults_need_an_instance_that_runs(tmp_path: Path) -> None:
     """The error names those that do."""
 
     async def test(hypervisor: Hypervisor, _: FakeEc2) -> None:
         await booted(hypervisor)
-        for act in (hypervisor.interrupt, hypervisor.fail, hypervisor.crash_agent):
+        for act in (
+            hypervisor.interrupt,
+            hypervisor.fail,
+            hypervisor.crash_agent,
+            hypervisor.kill_runner,
+        ):
             with pytest.raises(UnknownInstanceError, match=f"i-other runs; running: {ID}"):
                 act("i-other")
 

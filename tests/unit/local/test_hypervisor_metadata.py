@@ -14,6 +14,7 @@ import pytest
 from runsfleet_cli.local.hypervisor.metadata import (
     InstanceFace,
     MetadataService,
+    MetadataTrouble,
     RoleCredentials,
     spot_notice,
 )
@@ -221,3 +222,31 @@ def test_tags_are_told_only_where_the_template_allows(shown: bool, status: int) 
         assert (await client.get("meta-data/tags/instance/Name"))[0] == status
 
     play(test, face(tags={"Name": "runner"}, tags_shown=shown))
+
+
+def test_trouble_is_refused_or_outwaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """During a trouble every request is 503, at once or after it; then all is as before."""
+    waits: list[float] = []
+    moment = [NOW]
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def scenario() -> None:
+        trouble = MetadataTrouble("refuse", NOW + 5)
+        service = MetadataService(face(), keys, trouble=trouble, clock=lambda: moment[0])
+        await service.start()
+        async with aiohttp.ClientSession() as session:
+            client = Client(session, service.url)
+            assert (await client.ask("/latest/api/token", "PUT", {TTL: "60"}))[0] == 503
+            assert waits == []
+            trouble.how = "hang"
+            with monkeypatch.context() as patch:
+                patch.setattr("runsfleet_cli.local.hypervisor.metadata.asyncio.sleep", sleep)
+                assert (await client.ask("/latest/api/token", "PUT", {TTL: "60"}))[0] == 503
+            assert 5.0 in waits
+            moment[0] += 5
+            assert (await client.get("meta-data/instance-id"))[0] == 200
+        await service.stop()
+
+    asyncio.run(scenario())
