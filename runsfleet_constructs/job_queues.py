@@ -15,8 +15,9 @@ from runsfleet_constructs._grants import allow, allow_key
 if TYPE_CHECKING:
     from aws_cdk import aws_cloudwatch as cloudwatch
 
-MAX_RECEIVES = 3
-"""Deliveries of a message before it goes to the dead-letter queue (origin: 3)."""
+MAX_RECEIVES = 5
+"""Deliveries of a message before it goes to the dead-letter queue. AWS recommends five at the least,
+since an invocation that Lambda throttles uses one up (Lambda developer guide, SQS error handling)."""
 
 VISIBILITY = 120
 """Seconds; above the timeout of the functions (60 s) and the lease of a claim (90 s)."""
@@ -37,9 +38,9 @@ class JobQueues(Construct):
 
     Attributes:
         jobs: FIFO; one message for each job and dispatch, grouped by job.
-        jobs_dead_letters: Jobs that dispatch failed on three times.
+        jobs_dead_letters: Jobs that dispatch failed on five times.
         termination: Reports of the instances.
-        termination_dead_letters: Reports that termination failed on three times.
+        termination_dead_letters: Reports that termination failed on five times.
 
     Example:
         >>> queues = JobQueues(self, "Queues")  # doctest: +SKIP

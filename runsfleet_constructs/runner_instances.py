@@ -360,10 +360,8 @@ _TEMPLATE_IDS = {
 
 _BORN = "what is launched has no name yet; templates, subnets and group are named, tags demanded"
 
-_SERVICE_ROLES = {
-    "spot.amazonaws.com": "AWSServiceRoleForEC2Spot",
-    "ec2fleet.amazonaws.com": "AWSServiceRoleForEC2Fleet",
-}
+# an instant fleet needs no role of its own, only spot does
+_SERVICE_ROLES = {"spot.amazonaws.com": "AWSServiceRoleForEC2Spot"}
 
 
 @jsii.implements(ec2.IMachineImage)

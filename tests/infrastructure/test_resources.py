@@ -34,11 +34,11 @@ def test_logical_ids_of_what_holds_data(dev: Template) -> None:
     ("queue", "is_fifo"), [("Queues/Jobs", True), ("Queues/Termination", False)]
 )
 def test_dead_letter_queue_is_of_its_queues_type(dev: Template, queue: str, is_fifo: bool) -> None:
-    """Each queue has a dead-letter queue of its own type after three deliveries."""
+    """Each queue has a dead-letter queue of its own type after five deliveries."""
     source = dev.at(f"{queue}/Resource", "AWS::SQS::Queue")["Properties"]
     policy = source["RedrivePolicy"]
     dead = dev.resources[policy["deadLetterTargetArn"]["Fn::GetAtt"][0]]
-    assert policy["maxReceiveCount"] == 3
+    assert policy["maxReceiveCount"] == 5
     assert construct_path(dead).endswith("DeadLetters/Resource")
     assert source.get("FifoQueue", False) is is_fifo
     assert dead["Properties"].get("FifoQueue", False) is is_fifo

@@ -1,7 +1,7 @@
 """Termination function: reports of instances, from the termination queue.
 
 Lifecycle: batches of up to ten reports; one that could not be taken comes back, and goes to the
-dead-letter queue after three times.
+dead-letter queue after five times.
 Gotcha: whatever runs on an instance may send to that queue. SQS names the sender, and what the
 instances' role sends counts only for the very instance that it is from.
 """
