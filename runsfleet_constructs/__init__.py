@@ -15,7 +15,7 @@ from runsfleet_constructs.limits import FleetLimits
 from runsfleet_constructs.metrics import FleetMetrics
 from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
 from runsfleet_constructs.runner_config_store import RunnerConfigStore
-from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
+from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform, WindowsPython
 from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_constructs.runner_network import RunnerNetwork
 from runsfleet_constructs.termination_function import TerminationFunction
@@ -49,4 +49,5 @@ __all__ = [
     "SecretSource",
     "TerminationFunction",
     "WebhookIntake",
+    "WindowsPython",
 ]

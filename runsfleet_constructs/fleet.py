@@ -55,8 +55,11 @@ class RunnerFleet(Construct):
         spot: Whether spot is used when a label does not say; default yes.
         config_store: Where runner configurations wait for their instance; default DynamoDB.
         image: Image of each platform; default Ubuntu 24.04.
-        volume_gib: Root volume unless a label says otherwise; default 30 GiB.
-        setup_commands: Shell commands that run as root before the agent on each instance.
+        volume_gib: Root volume unless a label says otherwise; default 30 GiB, on Windows 50 at
+            least.
+        setup_commands: Shell commands that run as root before the agent on each Linux instance.
+        windows_setup_commands: PowerShell commands that run as administrator before the agent on
+            each Windows instance.
         runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
             default yes.
         session_manager: Whether a shell can be opened on instances by Session Manager; default yes.
@@ -112,6 +115,7 @@ class RunnerFleet(Construct):
         image: RunnerImage | None = None,
         volume_gib: int = 30,
         setup_commands: Sequence[str] = (),
+        windows_setup_commands: Sequence[str] = (),
         runner_sudo: bool = True,
         session_manager: bool = True,
         limits: FleetLimits | None = None,
@@ -165,6 +169,7 @@ class RunnerFleet(Construct):
             volume_gib=volume_gib,
             session_manager=session_manager,
             setup_commands=setup_commands,
+            windows_setup_commands=windows_setup_commands,
             runner_sudo=runner_sudo,
             log_retention=log_retention,
             encryption_key=encryption_key,

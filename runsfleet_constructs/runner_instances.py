@@ -22,11 +22,13 @@ from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
 from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
 from runsfleet_constructs.user_data import AgentDownload, render_user_data
+from runsfleet_constructs.windows_user_data import render_windows_user_data
 from runsfleet_runtime.contract.environment import (
     AgentEnvironment,
     LaunchTarget,
     WatchdogEnvironment,
 )
+from runsfleet_runtime.contract.paths import WINDOWS_PLATFORM
 from runsfleet_runtime.contract.tags import MANAGED_VALUE, Tag
 
 DEFAULT_VOLUME_GIB = 30
@@ -36,6 +38,9 @@ RUNNER_USER_CONTEXT = "runsfleet:runner_user"
 """Context that names whom jobs run as when the agent is root; default ``runner``, which the agent
 makes. An emulator that runs instances as processes names ``root``: it must make no users."""
 
+
+WINDOWS_VOLUME_GIB = 50
+"""Least root volume of Windows, whose image alone takes 30 GiB."""
 
 DEFAULT_RUNNER_USER = "runner"
 """Whom jobs run as; has no rights of its own."""
@@ -64,10 +69,13 @@ class RunnerInstances(Construct):
             through a NAT, or none, which refuses such jobs.
         image: Image of each platform; default Ubuntu 24.04.
         limits: The fleet's limits.
-        volume_gib: Size of the root volume unless the label says otherwise; default 30 GiB.
+        volume_gib: Size of the root volume unless the label says otherwise; default 30 GiB. On
+            Windows 50 GiB at least.
         session_manager: Whether a shell can be opened by Session Manager; default yes.
-        setup_commands: Shell commands that run as root before the agent; if one fails the instance
-            ends.
+        setup_commands: Shell commands that run as root before the agent on Linux; if one fails the
+            instance ends.
+        windows_setup_commands: PowerShell commands that run as administrator before the agent on
+            Windows; if one fails the instance ends.
         runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
             default yes.
         log_retention: How long the logs of agents and runners are kept; default one month.
@@ -103,6 +111,7 @@ class RunnerInstances(Construct):
         volume_gib: int = DEFAULT_VOLUME_GIB,
         session_manager: bool = True,
         setup_commands: Sequence[str] = (),
+        windows_setup_commands: Sequence[str] = (),
         runner_sudo: bool = True,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         encryption_key: kms.IKey | None = None,
@@ -143,6 +152,7 @@ class RunnerInstances(Construct):
             [self.log_group.log_group_arn],
         )
         stack = cdk.Stack.of(self)
+        linux_user = self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER
         self.environments = {
             platform: AgentEnvironment(
                 fleet=fleet_name,
@@ -154,20 +164,51 @@ class RunnerInstances(Construct):
                 log_group=self.log_group.log_group_name,
                 runner_sudo=runner_sudo,
                 config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
-                runner_user=self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER,
+                # on Windows jobs run as the agent's own user
+                runner_user=None if _is_windows(platform) else linux_user,
                 **configurations.environment(),
             )
-            for platform in RunnerPlatform
+            for platform in self.image.platforms
         }
+        download = AgentDownload(
+            bucket=bucket,
+            key=key,
+            sha256=agent.sha256,
+            region=stack.region,
+            url_suffix=stack.url_suffix,
+        )
+        watchdog = WatchdogEnvironment(
+            watchdog_lifetime_seconds=(limits or FleetLimits()).lifetime_seconds
+        )
+
+        def user_data(platform: RunnerPlatform) -> str:
+            environment = self.environments[platform]
+            if _is_windows(platform):
+                return render_windows_user_data(
+                    environment=environment,
+                    agent=download,
+                    watchdog=watchdog,
+                    python=self.image.windows_python,
+                    setup_commands=windows_setup_commands,
+                )
+            return render_user_data(
+                environment=environment,
+                agent=download,
+                watchdog=watchdog,
+                setup_commands=setup_commands,
+            )
+
         self.launch_templates = {
             platform: ec2.LaunchTemplate(
                 self,
-                platform_id,
+                _TEMPLATE_IDS[platform],
                 block_devices=[
                     ec2.BlockDevice(
-                        device_name=self.image.root_device,
+                        device_name=self.image.root_device_of(platform),
                         volume=ec2.BlockDeviceVolume.ebs(
-                            volume_gib,
+                            max(volume_gib, WINDOWS_VOLUME_GIB)
+                            if _is_windows(platform)
+                            else volume_gib,
                             delete_on_termination=True,
                             encrypted=True,
                             volume_type=ec2.EbsDeviceVolumeType.GP3,
@@ -182,24 +223,9 @@ class RunnerInstances(Construct):
                 machine_image=_LaunchTimeImage(self.image.reference(platform)),
                 require_imdsv2=True,
                 security_group=self.security_group,
-                user_data=ec2.UserData.custom(
-                    render_user_data(
-                        environment=self.environments[platform],
-                        agent=AgentDownload(
-                            bucket=bucket,
-                            key=key,
-                            sha256=agent.sha256,
-                            region=stack.region,
-                            url_suffix=stack.url_suffix,
-                        ),
-                        watchdog=WatchdogEnvironment(
-                            watchdog_lifetime_seconds=(limits or FleetLimits()).lifetime_seconds
-                        ),
-                        setup_commands=setup_commands,
-                    )
-                ),
+                user_data=ec2.UserData.custom(user_data(platform)),
             )
-            for platform, platform_id in _TEMPLATE_IDS.items()
+            for platform in self.image.platforms
         }
         for tag, value in self._tags.items():
             cdk.Tags.of(self).add(tag, value)
@@ -222,7 +248,7 @@ class RunnerInstances(Construct):
                 platform=platform.value,
                 launch_template_id=template.launch_template_id or "",
                 launch_template_version=template.latest_version_number,
-                root_device=self.image.root_device,
+                root_device=self.image.root_device_of(platform),
             )
             for platform, template in self.launch_templates.items()
         )
@@ -356,12 +382,17 @@ class RunnerInstances(Construct):
 _TEMPLATE_IDS = {
     RunnerPlatform.LINUX_ARM64: "LinuxArm64",
     RunnerPlatform.LINUX_X64: "LinuxX64",
+    RunnerPlatform.WINDOWS_X64: "WindowsX64",
 }
 
 _BORN = "what is launched has no name yet; templates, subnets and group are named, tags demanded"
 
 # an instant fleet needs no role of its own, only spot does
 _SERVICE_ROLES = {"spot.amazonaws.com": "AWSServiceRoleForEC2Spot"}
+
+
+def _is_windows(platform: RunnerPlatform) -> bool:
+    return platform.value.startswith(WINDOWS_PLATFORM)
 
 
 @jsii.implements(ec2.IMachineImage)

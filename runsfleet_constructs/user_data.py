@@ -78,11 +78,20 @@ def render_user_data(
     }
     exports = "\n".join(f"export {name}={_quoted(value)}" for name, value in variables.items())
     script = (
-        _part("user_data.sh")
+        boot_part("user_data.sh")
         .replace("#VARIABLES#", exports)
         .replace("#SETUP#", "\n".join(setup_commands))
-        .replace("#FETCH_AGENT#", _part("fetch_agent.py").rstrip())
+        .replace("#FETCH_AGENT#", boot_part("fetch_agent.py").rstrip())
     )
+    return checked_size(script)
+
+
+def checked_size(script: str) -> str:
+    """Return a script if EC2 takes it as user data.
+
+    Raises:
+        ValueError: If it is too long.
+    """
     size = len(script.encode())
     if size > MAX_BYTES:
         raise ValueError(
@@ -97,6 +106,7 @@ def _quoted(value: str) -> str:
     return f"'{value}'" if value.startswith("${Token[") else shlex.quote(value)
 
 
-@lru_cache(maxsize=2)
-def _part(name: str) -> str:
+@lru_cache(maxsize=4)
+def boot_part(name: str) -> str:
+    """Return the text of a file in ``boot``."""
     return resources.files("runsfleet_constructs.boot").joinpath(name).read_text(encoding="utf-8")

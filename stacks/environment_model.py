@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
+from runsfleet_constructs.runner_image import WINDOWS_SERVER_2022
 from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
 
@@ -118,6 +119,8 @@ class ImagePart(_Part):
     linux_arm64: ImageReference
     linux_x64: ImageReference
     root_device: RootDevice = "/dev/sda1"
+    windows_x64: ImageReference | None = WINDOWS_SERVER_2022
+    windows_root_device: RootDevice = "/dev/sda1"
 
 
 class RunnersPart(_Part):
@@ -133,6 +136,7 @@ class RunnersPart(_Part):
     config_store: Store = ConfigStore.DYNAMODB
     session_manager: bool = True
     setup_commands: list[str] = []
+    windows_setup_commands: list[str] = []
     sudo: bool = True
 
 

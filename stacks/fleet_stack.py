@@ -110,6 +110,7 @@ class FleetStack(cdk.Stack):
             image=_image(runners.image),
             volume_gib=runners.volume_gib,
             setup_commands=runners.setup_commands,
+            windows_setup_commands=runners.windows_setup_commands,
             runner_sudo=runners.sudo,
             session_manager=runners.session_manager,
             limits=FleetLimits(
@@ -203,6 +204,8 @@ def _image(image: str | ImagePart) -> RunnerImage:
             linux_arm64=image.linux_arm64,
             linux_x64=image.linux_x64,
             root_device=image.root_device,
+            windows_x64=image.windows_x64,
+            windows_root_device=image.windows_root_device,
         )
     if image == "amazon-linux-2023":
         return RunnerImage.amazon_linux_2023()

@@ -19,7 +19,10 @@ from runsfleet_runtime.contract.environment import (
 )
 from tests.infrastructure.templates import Template, construct_path, flat
 
-EXPORT = re.compile(r"^export (RUNSFLEET_\w+)=(.*)$", re.MULTILINE)
+# of bash, or of PowerShell
+EXPORT = re.compile(r"^(?:export | +\$env:)(RUNSFLEET_\w+) ?= ?(.*)$", re.MULTILINE)
+# what the first script itself reads
+BOOT = ("RUNSFLEET_AGENT_", "RUNSFLEET_PYTHON_")
 
 FUNCTIONS: list[tuple[str, type[Environment]]] = [
     ("Fleet/Intake", WebhookEnvironment),
@@ -52,13 +55,17 @@ def test_agent_reads_what_it_is_given(dev: Template, parameters: Template) -> No
             given = {
                 name: value.strip("'")
                 for name, value in EXPORT.findall(script)
-                if not name.startswith("RUNSFLEET_AGENT_")
+                if not name.startswith(BOOT)
             }
             agent = AgentEnvironment.from_environ(given)
             watchdog = WatchdogEnvironment.from_environ(given)
             assert {**watchdog.to_environ(), **agent.to_environ()} == given
             assert agent.config_store is store
-            kinds = {"LinuxArm64": "linux-arm64", "LinuxX64": "linux-x64"}
+            kinds = {
+                "LinuxArm64": "linux-arm64",
+                "LinuxX64": "linux-x64",
+                "WindowsX64": "windows-x64",
+            }
             assert agent.platform == kinds[construct_path(launch).split("/")[-2]]
 
 
@@ -79,7 +86,7 @@ def test_dispatch_and_agent_agree_on_the_item(dev: Template) -> None:
 
 
 def test_dispatch_launches_what_there_is(dev: Template) -> None:
-    """The launch targets are the two templates at their latest version, by platform."""
+    """The launch targets are the templates at their latest version, by platform."""
     given = {name: flat(value) for name, value in dev.variables("Fleet/Dispatch").items()}
     environment = DispatchEnvironment.from_environ(given)
     templates = dev.of_type("AWS::EC2::LaunchTemplate")

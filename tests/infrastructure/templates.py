@@ -154,5 +154,8 @@ def _without_script(parts: list[Any]) -> Iterator[Any]:
         if isinstance(part, str) and (part.startswith("#!/bin/bash") or "FETCH_AGENT" in part):
             exports = [line for line in part.splitlines() if line.startswith("export RUNSFLEET")]
             yield "\n".join(["<script>", *exports])
+        elif isinstance(part, str) and "powershell>" in part:
+            settings = [line for line in part.splitlines() if "$env:RUNSFLEET_" in line[:18]]
+            yield "\n".join(["<script>", *settings])
         else:
             yield part

@@ -66,7 +66,7 @@ def test_dispatch_launches_tagged_instances_from_named_parts(dev: Template) -> N
     kinds = {flat(r).split(":")[-1] for r in named["Resource"]}
     exact = {k for k in kinds if not k.endswith("/*")}
     assert {k.split("/")[0] for k in exact} == {"launch-template", "subnet", "security-group"}
-    assert len(exact) == 2 + 3 + 1
+    assert len(exact) == 3 + 3 + 1  # templates, subnets, group
     assert {flat(r).split(":")[-1] for r in born["Resource"]} == {"instance/*", "volume/*"}
     assert born["Condition"] == {
         "StringEquals": {
@@ -104,9 +104,10 @@ def test_first_spot_launch_of_an_account_works(dev: Template) -> None:
 def test_dispatch_resolves_the_images(dev: Template) -> None:
     """Dispatch may read the parameters that the launch templates name."""
     found = statement(dev, "Fleet/Dispatch", "ssm:GetParameters")
+    ubuntu = "/aws/service/canonical/ubuntu/server/24.04/stable/current"
     assert sorted(flat(r).split("parameter")[1] for r in found["Resource"]) == [
-        f"/aws/service/canonical/ubuntu/server/24.04/stable/current/{a}/hvm/ebs-gp3/ami-id"
-        for a in ("amd64", "arm64")
+        "/aws/service/ami-windows-latest/Windows_Server-2022-English-Full-Base",
+        *(f"{ubuntu}/{a}/hvm/ebs-gp3/ami-id" for a in ("amd64", "arm64")),
     ]
 
 

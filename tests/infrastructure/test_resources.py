@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -117,7 +118,7 @@ def test_cache_bucket_is_private_and_forgets(dev: Template) -> None:
 def test_instances_are_hardened(dev: Template) -> None:
     """Each launch template asks for IMDSv2, encrypts its volume and ends what shuts down."""
     templates = dev.of_type("AWS::EC2::LaunchTemplate")
-    assert len(templates) == 2
+    assert len(templates) == 3
     for template in templates.values():
         data = template["Properties"]["LaunchTemplateData"]
         assert data["MetadataOptions"] == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
@@ -126,11 +127,38 @@ def test_instances_are_hardened(dev: Template) -> None:
         assert device["Ebs"]["VolumeType"] == "gp3"
         assert device["Ebs"]["DeleteOnTermination"] is True
         assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
-        assert data["ImageId"].startswith("resolve:ssm:/aws/service/canonical/ubuntu/server/24.04")
         for specification in data["TagSpecifications"]:
             tags = {tag["Key"]: tag["Value"] for tag in specification["Tags"]}
             assert tags[Tag.MANAGED] == "true"
             assert tags[Tag.FLEET] == "dev"
+
+
+@pytest.mark.parametrize(
+    ("platform", "image", "size"),
+    [
+        ("LinuxArm64", "canonical/ubuntu/server/24.04/stable/current/arm64/hvm/ebs-gp3/ami-id", 30),
+        ("LinuxX64", "canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id", 30),
+        ("WindowsX64", "ami-windows-latest/Windows_Server-2022-English-Full-Base", 50),
+    ],
+)
+def test_each_platform_has_its_image_and_room_for_it(
+    dev: Template, platform: str, image: str, size: int
+) -> None:
+    """The newest image is found at launch, and the root volume is large enough for it."""
+    template = dev.at(f"Instances/{platform}/Resource", "AWS::EC2::LaunchTemplate")
+    data = template["Properties"]["LaunchTemplateData"]
+    assert data["ImageId"] == f"resolve:ssm:/aws/service/{image}"
+    (device,) = data["BlockDeviceMappings"]
+    assert (device["DeviceName"], device["Ebs"]["VolumeSize"]) == ("/dev/sda1", size)
+    script = flat(data["UserData"])
+    assert script.startswith("<powershell>" if platform == "WindowsX64" else "#!/bin/bash")
+
+
+def test_labels_may_ask_for_what_has_a_template(dev: Template) -> None:
+    """The webhook accepts the platforms that dispatch has a launch template for, and no others."""
+    for function in ("Fleet/Intake", "Fleet/Dispatch"):
+        platforms = json.loads(dev.variables(function)["RUNSFLEET_PLATFORMS"])
+        assert platforms == ["linux-arm64", "linux-x64", "windows-x64"]
 
 
 def test_nothing_comes_in(dev: Template) -> None:
