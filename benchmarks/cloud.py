@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, BenchmarkError
+from benchmarks.measure import PYTHONPATH, ROOT, BenchmarkError
 
 _START_SECONDS = 600
 _RUN_SECONDS = 900
@@ -88,7 +88,7 @@ def local_cloud(*options: str) -> Iterator[LocalCloud]:
     """
     with tempfile.TemporaryDirectory(prefix="runsfleet-bench-") as folder:
         file = Path(folder) / "endpoints.json"
-        variables = {**os.environ, "RUNSFLEET_LOCAL_STATE": folder}
+        variables = {**os.environ, "RUNSFLEET_LOCAL_STATE": folder, "PYTHONPATH": PYTHONPATH}
         _runsfleet(["up", "--detach", "--json", str(file), *options], variables, _START_SECONDS)
         try:
             yield LocalCloud(variables, json.loads(file.read_text()))

@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks.measure import (
     BYTECODE,
+    PYTHONPATH,
     ROOT,
     BenchmarkError,
     Sample,
@@ -253,7 +254,7 @@ def _agent_package() -> str:
         "print(build().path)"
     )
     variables = environment(
-        PYTHONPATH=str(ROOT), JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="20"
+        PYTHONPATH=PYTHONPATH, JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="20"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False

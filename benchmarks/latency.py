@@ -2,16 +2,15 @@
 
 Real, signed ``workflow_job`` deliveries go one by one, at a steady pace, to the deployed HTTP API
 of a local cloud; instances do not boot, so that the processes of agents do not compete with what is
-measured. All times come from the interceptor's record of requests:
+measured.
 
-* webhook part: from the arrival of the delivery at the API until its answer. This includes what the
-  emulator takes to hand the event to the function; a delivery that is refused at once, shown
-  beside, takes little else.
+* webhook part: the duration of the invocation, as its REPORT line in the function's log has it.
 * dispatch part: from the claim's write, the first thing that dispatch does with a batch, until the
-  request of CreateFleet that this batch's job is in.
+  request of CreateFleet that this batch's job is in, by the interceptor's record of requests.
 
-Left out is the way through the queue (the emulator polls it), which is shown beside. For scale, one
-bare SendMessage goes through the same interceptor to the same emulator after each delivery.
+Left out are the emulator's HTTP API and its polling of the queue, which are shown beside. For
+scale, one bare SendMessage goes through the same interceptor to the same emulator after each
+delivery, and a delivery that is refused at once to the same function.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import re
 import sys
 import time
 import urllib.parse
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ PACE_SECONDS = 0.4
 _WARM_UP = 20
 _NEVER_BOOT_SECONDS = 100_000
 _FIRST_JOB = 70_000_000_000
+_DELIVERY = "00000000-0000-0000-0000-"
 _SETTLE_SECONDS = 60
 
 
@@ -49,12 +50,28 @@ class Path:
 
     webhook: float
     dispatch: float
-    between: float
+    api: float
+    queue: float
 
     @property
     def handlers(self) -> float:
         """Both handlers."""
         return self.webhook + self.dispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One invocation of the webhook function, as its log tells it.
+
+    Attributes:
+        milliseconds: Its duration.
+        status: What it answered with.
+        job: The job that it took on; 0 when none.
+    """
+
+    milliseconds: float
+    status: int
+    job: int
 
 
 def run(rounds: int | None = None) -> list[Row]:
@@ -63,7 +80,9 @@ def run(rounds: int | None = None) -> list[Row]:
     with local_cloud("--boot-delay", str(_NEVER_BOOT_SECONDS)) as cloud:
         _deliver(cloud, _WARM_UP + count)
         calls = _settled(cloud, _WARM_UP + count)
-    paths = _paths(calls, range(_FIRST_JOB + _WARM_UP, _FIRST_JOB + _WARM_UP + count))
+        invocations = _invocations(cloud)
+    jobs = range(_FIRST_JOB + _WARM_UP, _FIRST_JOB + _WARM_UP + count)
+    paths = _paths(calls, invocations, jobs)
     if len(paths) < count:
         raise BenchmarkError(f"only {len(paths)} of {count} jobs reached CreateFleet")
     bare = [1000 * c["duration"] for c in calls if _is_bare(c)][_WARM_UP:]
@@ -71,12 +90,13 @@ def run(rounds: int | None = None) -> list[Row]:
         _row(f"both handlers, p{percentile:g}", [p.handlers for p in paths], bare, percentile)
         for percentile in BUDGETS_MS
     ]
-    refused = [1000 * c["duration"] for c in calls if _is_delivery(c, http.HTTPStatus.UNAUTHORIZED)]
+    refused = [i.milliseconds for i in invocations if i.status == http.HTTPStatus.UNAUTHORIZED]
     parts = {
         "webhook part": [p.webhook for p in paths],
         "dispatch part": [p.dispatch for p in paths],
-        "same, refused for its signature": refused[_WARM_UP:],
-        "left out: queue and polling": [p.between for p in paths],
+        "a delivery refused at once": refused[_WARM_UP:],
+        "left out, HTTP API": [p.api for p in paths],
+        "left out, queue and polling": [p.queue for p in paths],
     }
     for what, values in parts.items():
         shown = ", ".join(f"p{p:g} {_percentile(values, p):.1f}" for p in BUDGETS_MS)
@@ -173,7 +193,7 @@ def _headers(body: bytes, secret: str, number: int) -> dict[str, str]:
     return {
         "Content-Type": "application/json",
         "X-GitHub-Event": "workflow_job",
-        "X-GitHub-Delivery": f"00000000-0000-0000-0000-{number:012}",
+        "X-GitHub-Delivery": f"{_DELIVERY}{number:012}",
         "X-Hub-Signature-256": f"sha256={digest}",
     }
 
@@ -191,11 +211,39 @@ def _settled(cloud: LocalCloud, count: int) -> list[dict[str, Any]]:
         time.sleep(1)
 
 
+def _invocations(cloud: LocalCloud) -> list[Invocation]:
+    """Read the log of the webhook function, in which each invocation has a stream of its own."""
+    lambda_, logs = cloud.client("lambda"), cloud.client("logs")
+    (function,) = [
+        f for f in lambda_.list_functions()["Functions"] if "Intake" in f["FunctionName"]
+    ]
+    group = function.get("LoggingConfig", {}).get(
+        "LogGroup", f"/aws/lambda/{function['FunctionName']}"
+    )
+    streams: defaultdict[str, str] = defaultdict(str)
+    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+    for page in pages:
+        for event in page["events"]:
+            streams[event["logStreamName"]] += event["message"] + "\n"
+    found = []
+    for text in streams.values():
+        duration = re.search(r"^REPORT .*?\tDuration: ([0-9.]+) ms", text, re.MULTILINE)
+        status = re.search(r'"status":(\d+)', text)
+        if duration and status:
+            number = re.search(rf'"delivery_id":"{_DELIVERY}(\d+)"', text)
+            job = _FIRST_JOB + int(number[1]) if number else 0
+            found.append(Invocation(float(duration[1]), int(status[1]), job))
+    return found
+
+
 # -- reading the record ----------------------------------------------------------------------------
 
 
-def _paths(calls: Sequence[Mapping[str, Any]], jobs: Iterable[int]) -> list[Path]:
+def _paths(
+    calls: Sequence[Mapping[str, Any]], invocations: Iterable[Invocation], jobs: Iterable[int]
+) -> list[Path]:
     """Put together each job's way; a job without a CreateFleet is left out."""
+    webhooks = {i.job: i for i in invocations}
     deliveries = [c for c in calls if _is_delivery(c, http.HTTPStatus.ACCEPTED)]
     sent = {_jobs_in(c)[0]: c for c in calls if _is_enqueue(c)}
     claims: dict[int, Mapping[str, Any]] = {}
@@ -212,7 +260,7 @@ def _paths(calls: Sequence[Mapping[str, Any]], jobs: Iterable[int]) -> list[Path
                     launched[job] = instances[instance]
     found = []
     for job in jobs:
-        if not (job in sent and job in claims and job in launched):
+        if not all(job in part for part in (sent, webhooks, claims, launched)):
             continue
         message, claim, fleet = sent[job], claims[job], launched[job]
         # deliveries go one by one, so the one that this message was sent during is its own
@@ -221,9 +269,10 @@ def _paths(calls: Sequence[Mapping[str, Any]], jobs: Iterable[int]) -> list[Path
         )
         found.append(
             Path(
-                webhook=1000 * delivery["duration"],
+                webhook=webhooks[job].milliseconds,
                 dispatch=1000 * (fleet["time"] - claim["time"]),
-                between=1000 * (claim["time"] - message["time"] - message["duration"]),
+                api=1000 * delivery["duration"] - webhooks[job].milliseconds,
+                queue=1000 * (claim["time"] - message["time"] - message["duration"]),
             )
         )
     return found

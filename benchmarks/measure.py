@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "runtime")])
+"""This tree comes first, wherever the environment's editable installation points to."""
 BYTECODE = ROOT / "build" / "benchmarks" / "bytecode"
 """Compiled modules of every measured process: the first round, which does not count, fills it."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import (
+    PYTHONPATH,
     ROOT,
     Sample,
     environment,
@@ -120,7 +121,7 @@ def _synthesize(script: Path, **variables: str) -> Sample:
         return run_process(
             [sys.executable, str(script)],
             env=environment(
-                PYTHONPATH=str(ROOT),
+                PYTHONPATH=PYTHONPATH,
                 CDK_OUTDIR=out,
                 CDK_CONTEXT_JSON=json.dumps(
                     {**context, **_OF_THE_COMMAND, "environments": "bench"}
