@@ -80,6 +80,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
             ),
             cache=cache,
             downloads=UrlDownloads(),
+            needed_bytes=settings.runner_disk_bytes,
             clock=clock,
             draw=draw,
             form=system.package_form,

@@ -126,6 +126,7 @@ class RunnerPackages:
         draw: Random numbers in [0, 1).
         form: How the platform's packages are made; default as for Linux.
         free_bytes: Free disk space in bytes at a path.
+        needed_bytes: Free disk space without which nothing is fetched.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class RunnerPackages:
         draw: Callable[[], float],
         form: PackageForm | None = None,
         free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        needed_bytes: int = FREE_BYTES,
     ) -> None:
         self._platform = platform
         self._baked = baked
@@ -148,6 +150,7 @@ class RunnerPackages:
         self._draw = draw
         self._form = form or TAR
         self._free_bytes = free_bytes
+        self._needed_bytes = needed_bytes
 
     def provide(self, config: RunnerConfig, workspace: Path) -> ProvidedRunner:
         """Have the configuration's runner.
@@ -214,9 +217,9 @@ class RunnerPackages:
                 f"package_sha256 must be 64 hexadecimal digits, got {sha256!r}; "
                 "a package that cannot be verified is not used"
             )
-        if (free := self._free_bytes(workspace)) < FREE_BYTES:
+        if (free := self._free_bytes(workspace)) < self._needed_bytes:
             raise PackageError(
-                f"{free} bytes are free in {workspace}, a runner needs {FREE_BYTES}; "
+                f"{free} bytes are free in {workspace}, a runner needs {self._needed_bytes}; "
                 "ask for more by disk= or use a smaller image"
             )
         archive = workspace / name

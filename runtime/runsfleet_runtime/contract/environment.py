@@ -301,6 +301,8 @@ class AgentEnvironment(Environment):
         runner_bucket: S3 bucket that caches runner packages.
         log_group: Log group that the agent writes to, one stream for each job; none if left out.
         config_timeout_seconds: An instance that got no configuration within it ends.
+        runner_disk_bytes: Free disk without which no runner is fetched; 1 GB, as a package takes
+            about 220 MB and four times that once unpacked.
         home: Where agent, runner and work live on the instance, say on a faster disk;
             ``/opt/runsfleet`` by default.
         runner_user: Whom the job runs as when the agent is root; ``runner`` by default, made when
@@ -326,6 +328,7 @@ class AgentEnvironment(Environment):
     runner_bucket: str | None = None
     log_group: str | None = None
     config_timeout_seconds: int = 300
+    runner_disk_bytes: int = 1_000_000_000
     home: str | None = None
     runner_user: str | None = None
     runner_sudo: bool = True
