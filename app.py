@@ -21,6 +21,8 @@ NODE_OPTIONS = "--v8-pool-size=1"
 
 def main() -> int:
     """Build the app and return the exit code."""
+    # jsii's banner about node 20, which still works; newer versions are not silenced by it
+    os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
     os.environ["NODE_OPTIONS"] = f"{NODE_OPTIONS} {os.environ.get('NODE_OPTIONS', '')}".rstrip()
     # only now: importing the CDK starts node
     import aws_cdk as cdk

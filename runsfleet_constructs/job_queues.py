@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from aws_cdk import aws_cloudwatch as cloudwatch
 
 MAX_RECEIVES = 5
-"""Deliveries of a message before it goes to the dead-letter queue. AWS recommends five at the least,
-since an invocation that Lambda throttles uses one up (Lambda developer guide, SQS error handling)."""
+"""Deliveries of a message before it goes to the dead-letter queue. AWS advises five at least, as an
+invocation that Lambda throttles uses one up (Lambda developer guide, errors with SQS)."""
 
 VISIBILITY = 120
 """Seconds; above the timeout of the functions (60 s) and the lease of a claim (90 s)."""

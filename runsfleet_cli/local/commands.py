@@ -119,7 +119,12 @@ def run(
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Seconds until a job counts as lost.")
     ] = 300,
-    environment: Environment = "dev",
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            "--environment", "-e", help="Environment of a cloud that is started. [default: dev]"
+        ),
+    ] = None,
     boot_delay: BootDelay = 0.3,
 ) -> None:
     """Run a workflow's jobs through the fleet, from webhook to terminated instance.
@@ -209,7 +214,7 @@ def status(as_json: Json = False) -> None:
 
 @contextlib.contextmanager
 def _cloud(
-    show: Show, environment: str, boot_delay: float, *, strict: bool
+    show: Show, environment: str | None, boot_delay: float, *, strict: bool
 ) -> Iterator[CloudClient]:
     """The cloud that is up, or one for as long as it is needed."""
     from runsfleet_cli.local.client import CloudClient
@@ -224,13 +229,18 @@ def _cloud(
                 "the local cloud that is up is not strict; end it by `runsfleet local down`, or "
                 "leave --strict out"
             )
+        if environment not in {None, running.environment}:
+            raise CommandError(
+                f"the local cloud that is up runs the environment {running.environment!r}, not "
+                f"{environment!r}; end it by `runsfleet local down`, or leave --environment out"
+            )
         yield CloudClient(running)
         return
     progress: Progress
     with show.starting() as progress:
         cloud = launch(
             project,
-            environment=environment,
+            environment=environment or "dev",
             strict=strict,
             boot_seconds=boot_delay,
             shared=False,

@@ -108,7 +108,11 @@ class Show:
         }
         for name, value in rows.items():
             self._console.print(f"  [dim]{name:8}[/] {escape(value)}")
-        for note in endpoints.notes:
+        left_out = [note for note in endpoints.notes if note.startswith("left out")]
+        others = len(endpoints.notes) - len(left_out)
+        if others:
+            left_out.append(f"{others} more adaptations, listed on the page")
+        for note in left_out:
             self._console.print(f"  [dim]{'emulator':8} {escape(note)}[/]")
 
     def entry(self, entry: Mapping[str, Any]) -> None:
@@ -138,8 +142,10 @@ class Show:
             self._console.print(f"[bold red]✗[/] {escape(problem)}")
         if outcome.ok:
             jobs = len(outcome.jobs)
+            red = sum(job["conclusion"] == "failure" for job in outcome.jobs)
             self._console.print(
-                f"[bold green]✓[/] {jobs} job{'' if jobs == 1 else 's'} done in "
+                f"[bold green]✓[/] {jobs} job{'' if jobs == 1 else 's'} done"
+                f"{f' ([red]{red} with a failed step[/])' if red else ''} in "
                 f"{outcome.seconds:.1f} s, {len(outcome.instances)} instance"
                 f"{'' if len(outcome.instances) == 1 else 's'} terminated, all queues empty"
             )

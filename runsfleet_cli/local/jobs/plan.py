@@ -138,7 +138,12 @@ def read_workflow(text: str, *, path: str = ".github/workflows/workflow.yml") ->
         # S506 is about the full loader; this one is a SafeLoader with fewer booleans
         document = yaml.load(text, Loader=_Loader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise WorkflowError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise WorkflowError(
+            f"{where}: not YAML, {problem}; look at this line and the one before"
+        ) from error
     if not isinstance(document, dict) or not isinstance(document.get("jobs"), dict):
         raise WorkflowError(f"{path} has no jobs; a workflow is a mapping with 'on' and 'jobs'")
     jobs = document["jobs"]
