@@ -65,7 +65,7 @@ class RunnerConfigStore:
         """Allow a role to write configurations and to take them back.
 
         Args:
-            role: Who may write; the dispatch function's role.
+            role: Who may write; the roles of the dispatch and the termination function.
         """
         if self.kind is ConfigStore.SSM:
             allow(
@@ -77,18 +77,6 @@ class RunnerConfigStore:
             return
         allow_key(role, self._table.encryption_key)
         allow(role, ["dynamodb:PutItem", "dynamodb:DeleteItem"], [self._table.table_arn])
-
-    def grant_delete(self, role: iam.Role) -> None:
-        """Allow a role to delete configurations.
-
-        Args:
-            role: Who may delete; the termination function's role.
-        """
-        if self.kind is ConfigStore.SSM:
-            allow(role, ["ssm:DeleteParameters"], [self._parameters(role)], wildcard=_EACH)
-            return
-        allow_key(role, self._table.encryption_key)
-        allow(role, ["dynamodb:DeleteItem"], [self._table.table_arn])
 
     def grant_own(self, role: iam.Role) -> None:
         """Allow each instance of a role to read its own configuration.

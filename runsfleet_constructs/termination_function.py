@@ -97,5 +97,5 @@ class TerminationFunction(FleetFunction):
             [tables.jobs.table_arn],
         )
         allow_key(self.role, tables.jobs.encryption_key)
-        configurations.grant_delete(self.role)
+        configurations.grant_write(self.role)  # another registration for the same instance
         github.app.grant_read(self.role)

@@ -201,18 +201,30 @@ def termination() -> TerminationFunction:
     from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
     from runsfleet_runtime.jobs.sqs import SqsJobs
     from runsfleet_runtime.termination import Reports
+    from runsfleet_runtime.termination.renewals import Renewals
 
     environment = TerminationEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.TERMINATION, environment.fleet)
+    records = DynamoDBJobs(
+        client("dynamodb"),
+        environment.jobs_table,
+        retention_seconds=environment.job_retention_days * 24 * 3600,
+    )
+    store, github = _runner_store(environment), _github(environment)
     reports = Reports(
-        records=DynamoDBJobs(
-            client("dynamodb"),
-            environment.jobs_table,
-            retention_seconds=environment.job_retention_days * 24 * 3600,
+        records=records,
+        runners=store,
+        renewals=Renewals(
+            records=records,
+            registrar=github.registrar,
+            store=store,
+            job_states=github.job_states,
+            server_url=environment.github_server_url,
+            metrics=metrics,
+            clock=time.time,
         ),
-        runners=_runner_store(environment),
         queue=SqsJobs(_LateClient("sqs"), environment.jobs_queue_url),
-        job_states=_github(environment).job_states,
+        job_states=github.job_states,
         metrics=metrics,
         clock=time.time,
         jitter=random.random,

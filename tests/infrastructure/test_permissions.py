@@ -37,10 +37,11 @@ def test_only_functions_behind_the_queues_read_the_app(dev: Template, role: str)
 
 
 def test_termination_touches_records_and_queues_only(dev: Template) -> None:
-    """Termination has no call to EC2 and cannot write configurations."""
+    """Termination has no call to EC2; it writes configurations to renew a registration."""
     assert dev.actions("Fleet/Termination") == {
         "dynamodb:DeleteItem",
         "dynamodb:GetItem",
+        "dynamodb:PutItem",
         "dynamodb:UpdateItem",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
@@ -92,13 +93,13 @@ def test_dispatch_passes_one_role_to_ec2(dev: Template) -> None:
 
 
 def test_first_spot_launch_of_an_account_works(dev: Template) -> None:
-    """Dispatch may create EC2's own roles for spot and fleets, which a new account lacks."""
+    """Dispatch may create EC2's own role for spot, which a new account lacks."""
     made = [
         s["Condition"]["StringEquals"]["iam:AWSServiceName"]
         for s in dev.statements("Fleet/Dispatch")
         if s["Action"] == "iam:CreateServiceLinkedRole"
     ]
-    assert made == ["spot.amazonaws.com", "ec2fleet.amazonaws.com"]
+    assert made == ["spot.amazonaws.com"]
 
 
 def test_dispatch_resolves_the_images(dev: Template) -> None:

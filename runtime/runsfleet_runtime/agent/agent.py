@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.configuration import await_configuration
-from runsfleet_runtime.agent.errors import StopRequestedError
+from runsfleet_runtime.agent.errors import RegistrationError, StopRequestedError
 from runsfleet_runtime.agent.hooks import take_user_hooks
-from runsfleet_runtime.agent.lifecycle import Limits, ending
+from runsfleet_runtime.agent.lifecycle import Limits, ending, may_renew
 from runsfleet_runtime.agent.process import Launch, RunnerRoom
 from runsfleet_runtime.agent.registration import plan_registration
-from runsfleet_runtime.agent.story import Story
+from runsfleet_runtime.agent.renewal import RENEWAL_SECONDS, await_renewal, forget_registration
+from runsfleet_runtime.agent.story import LONGEST_ERROR, Story
 from runsfleet_runtime.agent.vitals import Machine
 from runsfleet_runtime.contract.messages import ReportStatus
 from runsfleet_runtime.contract.paths import log_stream
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         WatchesNotices,
     )
     from runsfleet_runtime.agent.process import RunnerEnd
-    from runsfleet_runtime.agent.registration import Registration
     from runsfleet_runtime.contract.messages import RunnerConfig
 
 _log = get_logger("agent")
@@ -64,6 +64,7 @@ class Agent:
         runner_user: Whom the job runs as if the agent is root.
         standby: Whether the instance may be stopped while it waits for a configuration.
         machine: Knows disk and memory; this machine by default.
+        renewal_timeout: Seconds to wait for another registration.
     """
 
     instance: KnowsInstance
@@ -82,6 +83,7 @@ class Agent:
     runner_user: str
     standby: bool = False
     machine: TakesVitals | None = None
+    renewal_timeout: float = RENEWAL_SECONDS
 
     def run(self) -> ReportStatus:
         """Live this instance's life.
@@ -131,8 +133,8 @@ class Agent:
         )
         since = self._lap(story, "configuration", since)
         story.config = config
-        registration = plan_registration(config)
-        self.mask.learn(*registration.secrets)
+        plan_registration(config)  # what cannot register needs no runner
+        self.mask.learn(config.jit_config, config.registration_token)
         self.logs.begin(log_stream(story.instance_id, config.job_id))
         _log.info(
             "configured",
@@ -143,29 +145,63 @@ class Agent:
         provided = self.packages.provide(config, story.workspace)
         since = self._lap(story, "package", since)
         _log.info("runner ready", extra={"source": provided.source, "job_id": config.job_id})
-        end = self._run(story, config, provided, registration, since)
+        story.runner = provided
+        end = self._serve(story, config, provided)
 
         story.end = end
         status = ending(end.ended)
         story.error = end.error or end.why
         if status is ReportStatus.BOOTSTRAP_FAILED:
-            never = f"the runner never listened: {' | '.join(end.last_lines)}"
-            story.error = "; ".join(text for text in (story.error, never) if text)
+            story.error = "; ".join(text for text in (story.error, _never_listened(end)) if text)
         return status
 
-    def _run(
-        self,
-        story: Story,
-        config: RunnerConfig,
-        provided: ProvidedRunner,
-        registration: Registration,
-        since: float,
-    ) -> RunnerEnd:
-        story.runner = provided
-        launch = self._prepare(provided, registration, story.workspace or self.work_directory)
-        machine = self.machine or Machine(self.platform, provided.root)
+    def _serve(self, story: Story, config: RunnerConfig, provided: ProvidedRunner) -> RunnerEnd:
+        """Run the runner; once more, with another registration, if GitHub did not take this one."""
+        launch = self._prepare(provided, story.workspace or self.work_directory)
+        self._aside(story, "keep-package", lambda: self.packages.keep(provided))
+        try:
+            end = self._run(story, config, launch)
+        except RegistrationError as error:
+            renewed = self._renew(story, config, str(error))
+            if renewed is None:
+                raise
+        else:
+            if not may_renew(end.ended, end.exit_code):
+                return end
+            renewed = self._renew(story, config, _never_listened(end))
+            if renewed is None:
+                return end
+        forget_registration(provided.root)
+        return self._run(story, renewed, launch)
+
+    def _renew(self, story: Story, config: RunnerConfig, why: str) -> RunnerConfig | None:
+        self.clock.check()
+        _log.warning("registration refused, another is asked for", extra={"why": self.mask(why)})
+        report = replace(
+            story.report(ReportStatus.RENEWAL, now=self.clock.now(), mask=self.mask),
+            error=self.mask(why)[:LONGEST_ERROR],
+        )
+        if not self.departure.send_soon(report):
+            return None
+        renewed = await_renewal(
+            self.configurations,
+            config,
+            timeout=self.renewal_timeout,
+            clock=self.clock,
+            draw=self.draw,
+        )
+        if renewed is None:
+            _log.warning("no other registration came")
+        return renewed
+
+    def _run(self, story: Story, config: RunnerConfig, launch: Launch) -> RunnerEnd:
+        registration = plan_registration(config)
+        self.mask.learn(*registration.secrets)
+        since = self.clock.monotonic()
+        machine = self.machine or Machine(self.platform, launch.root)
         room = RunnerRoom(self.platform, self.clock, machine=machine)
         self.clock.check()
+        launch = replace(launch, secrets=registration.secrets)
         if registration.configure_arguments is not None:
             room.configure(
                 launch, registration.configure_arguments, registration.configure_environment
@@ -175,15 +211,8 @@ class Agent:
         def on_listening(after: float) -> None:
             story.timings["registration"] = configured_for + after
 
-        self._aside(story, "keep-package", lambda: self.packages.keep(provided))
         return room.run(
-            Launch(
-                root=launch.root,
-                state=launch.state,
-                environment={**launch.environment, **registration.run_environment},
-                account=launch.account,
-                secrets=launch.secrets,
-            ),
+            replace(launch, environment={**launch.environment, **registration.run_environment}),
             Limits(
                 max_runtime=config.max_runtime_seconds, idle_timeout=config.idle_timeout_seconds
             ),
@@ -203,9 +232,7 @@ class Agent:
         workspace.chmod(0o755)
         return workspace
 
-    def _prepare(
-        self, provided: ProvidedRunner, registration: Registration, workspace: Path
-    ) -> Launch:
+    def _prepare(self, provided: ProvidedRunner, workspace: Path) -> Launch:
         account = self.platform.account(self.runner_user)
         user_hooks = take_user_hooks(provided.root, self.environ)
         hooks, state = workspace / "hooks", workspace / "state"
@@ -221,7 +248,6 @@ class Agent:
             state=state,
             environment=environment,
             account=account,
-            secrets=registration.secrets,
         )
 
     def _report_start(self, story: Story, config: RunnerConfig, moment: JobMoment) -> None:
@@ -236,3 +262,8 @@ class Agent:
         thread = threading.Thread(target=work, name=name, daemon=True)
         story.side_work.append(thread)
         thread.start()
+
+
+def _never_listened(end: RunnerEnd) -> str:
+    how = "left without a job" if end.ended.listened else "never listened"
+    return f"the runner {how}: {' | '.join(end.last_lines)}"

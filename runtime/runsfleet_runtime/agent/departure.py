@@ -119,18 +119,22 @@ class Departure:
         _log.info("reported", extra={"status": report.status, "job_id": report.job_id})
         return True
 
+    def send_soon(self, report: RunnerReport) -> bool:
+        """Send a report within its bound; whether it was taken."""
+        sent: list[bool] = []
+        try:
+            within(self.report_seconds, lambda: sent.append(self.send(report)), "report")
+        except TimeoutError as error:
+            _log.error("report lost", extra={"status": report.status, "error": str(error)})
+        return sent == [True]
+
     def _await_side_work(self, story: Story) -> None:
         end = self.clock.monotonic() + SIDE_WORK_SECONDS
         for thread in story.side_work:
             thread.join(max(end - self.clock.monotonic(), 0.0))
 
     def _send_last(self, report: RunnerReport) -> None:
-        sent: list[bool] = []
-        try:
-            within(self.report_seconds, lambda: sent.append(self.send(report)), "report")
-        except TimeoutError as error:
-            _log.error("report lost", extra={"status": report.status, "error": str(error)})
-        if sent == [True]:
+        if self.send_soon(report):
             return
         # the whole of it in the log too: that goes another way
         _log.error("report not delivered", extra={"report": report.to_json()})

@@ -11,6 +11,10 @@ class ConfigurationError(AgentError):
     """No configuration came in time, or the one that came is not for this instance."""
 
 
+class RegistrationError(AgentError):
+    """GitHub did not take the registration."""
+
+
 class PackageError(AgentError):
     """No verified runner package could be had."""
 

@@ -161,6 +161,25 @@ class Ended:
     completed_before_stop: bool = False
 
 
+VERSION_DEPRECATED_EXIT = 7
+"""What ``run.sh`` answers when GitHub no longer takes the runner's version (``Constants.cs``)."""
+
+
+def may_renew(ended: Ended, exit_code: int | None) -> bool:
+    """Decide whether another registration could help a runner that has ended.
+
+    It could when the runner left by itself without a job: its registration had expired, was used
+    already, or GitHub removed it again. It could not when the runner itself is refused.
+
+    Example:
+        >>> may_renew(Ended(), 1), may_renew(Ended(), 7), may_renew(Ended(job_started=True), 0)
+        (True, False, False)
+    """
+    if ended.job_started or ended.stopped is not None:
+        return False
+    return exit_code != VERSION_DEPRECATED_EXIT
+
+
 def ending(ended: Ended) -> ReportStatus:
     """Name the end of a runner; the table is in ``docs/agent.md``.
 

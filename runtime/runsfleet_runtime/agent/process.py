@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runsfleet_runtime.agent.errors import AgentError
+from runsfleet_runtime.agent.errors import RegistrationError
 from runsfleet_runtime.agent.hooks import COMPLETED, STARTED, JobMoment, read_moment
 from runsfleet_runtime.agent.lifecycle import (
     STOP_GRACE_SECONDS,
@@ -224,7 +224,7 @@ class RunnerRoom:
         """Run ``config.sh``.
 
         Raises:
-            AgentError: It failed or took longer than 120 s.
+            RegistrationError: It failed or took longer than 120 s.
             StopRequestedError: The agent was told to stop.
         """
         argv = [*self._platform.configure_command(launch.root), *arguments]
@@ -242,7 +242,7 @@ class RunnerRoom:
             watch.drain()
         if not in_time or process.returncode != 0:
             how = f"ended with {process.returncode}" if in_time else "did not end in time"
-            raise AgentError(f"config.sh {how}: {' | '.join(watch.lines)}")
+            raise RegistrationError(f"config.sh {how}: {' | '.join(watch.lines)}")
 
     def run(
         self,

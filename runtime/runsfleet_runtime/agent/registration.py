@@ -14,6 +14,9 @@ from runsfleet_runtime.agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from runsfleet_runtime.contract.messages import RunnerConfig
 
+_TELL_DEPRECATION = {"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1"}
+"""Lets ``run.sh`` answer 7 when GitHub no longer takes the runner's version."""
+
 DEFAULT_GROUP_ID = 1
 """GitHub's runner group ``Default``; also the only one of a repository."""
 
@@ -45,7 +48,10 @@ def plan_registration(config: RunnerConfig) -> Registration:
         return Registration(
             configure_arguments=None,
             configure_environment={},
-            run_environment={"ACTIONS_RUNNER_INPUT_JITCONFIG": config.jit_config},
+            run_environment={
+                **_TELL_DEPRECATION,
+                "ACTIONS_RUNNER_INPUT_JITCONFIG": config.jit_config,
+            },
             secrets=(config.jit_config,),
         )
     if config.runner_group_id != DEFAULT_GROUP_ID:
@@ -73,7 +79,7 @@ def plan_registration(config: RunnerConfig) -> Registration:
             ",".join(config.labels),
         ),
         configure_environment={"ACTIONS_RUNNER_INPUT_TOKEN": config.registration_token},
-        run_environment={},
+        run_environment=dict(_TELL_DEPRECATION),
         secrets=(config.registration_token,),
     )
 

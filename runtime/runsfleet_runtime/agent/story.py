@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runsfleet_runtime.agent.process import RunnerEnd
     from runsfleet_runtime.contract.messages import RunnerConfig
 
-_LONGEST_ERROR = 1000
+LONGEST_ERROR = 1000
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Story:
             runner_version=self.runner.version if self.runner else "",
             baked_version=self.runner.baked_version if self.runner else "",
             offered_version=(package_version(config.package_filename) or "") if config else "",
-            error=mask(self.error)[:_LONGEST_ERROR],
+            error=mask(self.error)[:LONGEST_ERROR],
         )
 
 

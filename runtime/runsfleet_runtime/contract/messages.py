@@ -91,9 +91,10 @@ class JobMessage(Message):
 
 
 class ReportStatus(StrEnum):
-    """What an instance tells of its life; everything but ``STARTED`` is an ending."""
+    """What an instance tells of its life; all but ``STARTED`` and ``RENEWAL`` are endings."""
 
     STARTED = "started"
+    RENEWAL = "renewal"  # GitHub refused the registration; another one is asked for
     SUCCESS = "success"
     FAILURE = "failure"
     TIMEOUT = "timeout"
@@ -104,7 +105,7 @@ class ReportStatus(StrEnum):
     @property
     def is_ending(self) -> bool:
         """Whether the instance ends with this report."""
-        return self is not ReportStatus.STARTED
+        return self not in {ReportStatus.STARTED, ReportStatus.RENEWAL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

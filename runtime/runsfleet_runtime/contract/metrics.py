@@ -151,6 +151,12 @@ class Metric:
         Emitter.TERMINATION,
         "Jobs that GitHub still had queued when their runner ended; dispatched again.",
     )
+    RUNNERS_RENEWED = MetricDefinition(
+        "RunnersRenewed",
+        Unit.COUNT,
+        Emitter.TERMINATION,
+        "Runners that got a second registration because GitHub did not take the first.",
+    )
     RUNNERS_OUTDATED = MetricDefinition(
         "RunnersOutdated",
         Unit.COUNT,

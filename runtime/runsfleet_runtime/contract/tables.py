@@ -30,6 +30,7 @@ class JobAttr(StrEnum):
     INSTALLATION_ID = "installation_id"
     REQUEUES = "requeues"  # how often an instance of it ended without having served it
     DISPATCH = "dispatch"  # how often this job was handed to dispatch, from 0
+    RENEWED = "renewed_dispatch"  # the dispatch whose registration was renewed; once for each
     CLAIM_ID = "claim_id"
     CLAIM_EXPIRES_AT = "claim_expires_at"  # epoch seconds
     NOT_BEFORE = "not_before"  # epoch seconds; a requeued job waits until then

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -236,6 +237,14 @@ class DynamoDBJobs:
         values = {JobAttr.STARTED_AT: now, JobAttr.UPDATED_AT: now}
         return self._move_owned(Move.START, [(report, values, ()) for report in reports])
 
+    def renew(self, report: RunnerReport, *, now: float) -> bool | None:
+        """Note that a launched job's instance gets another registration; see ``NotesRenewals``."""
+        values = {JobAttr.RENEWED: report.dispatch, JobAttr.UPDATED_AT: now}
+        (noted,) = self._move_owned(
+            Move.RENEW, [(report, values, ())], unless={JobAttr.RENEWED: report.dispatch}
+        )
+        return noted
+
     def end(
         self, reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]], *, now: float
     ) -> Sequence[bool | None]:
@@ -317,6 +326,8 @@ class DynamoDBJobs:
         self,
         move: Move,
         moves: Sequence[tuple[RunnerReport, Mapping[JobAttr, Any], Sequence[Mapping[str, Any]]]],
+        *,
+        unless: Mapping[JobAttr, Any] = MappingProxyType({}),
     ) -> list[bool | None]:
         """Move jobs that belong to the instances that report; none of another owner's."""
         if len({report.job_id for report, _, _ in moves}) < len(moves):
@@ -325,7 +336,7 @@ class DynamoDBJobs:
         groups: list[list[Mapping[str, Any]]] = []
         for report, values, further in moves:
             where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
-            update = self._update(str(report.job_id), move, values, where=where)
+            update = self._update(str(report.job_id), move, values, where=where, unless=unless)
             groups.append([{"Update": update}, *further])
 
         def verdict(
@@ -346,6 +357,7 @@ class DynamoDBJobs:
         values: Mapping[JobAttr, Any],
         *,
         where: Mapping[JobAttr, Any],
+        unless: Mapping[JobAttr, Any] = MappingProxyType({}),
     ) -> dict[str, Any]:
         """Return the update of one move, allowed only from the states of the transition table."""
         sources, target = TRANSITIONS[move]
@@ -357,6 +369,11 @@ class DynamoDBJobs:
         conditions += [
             f"{expression.name(attr)} = {expression.value(value)}" for attr, value in where.items()
         ]
+        for attr, value in unless.items():
+            name = expression.name(attr)
+            conditions.append(
+                f"(attribute_not_exists({name}) OR {name} <> {expression.value(value)})"
+            )
         return self._request(job_id, f"SET {assignments}", " AND ".join(conditions), expression)
 
     def _request(

@@ -38,6 +38,7 @@ class Move(StrEnum):
     LAUNCH = "launch"
     RELEASE = "release"
     EXPIRE = "expire"
+    RENEW = "renew"
     START = "start"
     END = "end"
     REQUEUE = "requeue"
@@ -51,6 +52,7 @@ TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
     Move.LAUNCH: (frozenset({JobStatus.CLAIMED}), JobStatus.LAUNCHED),
     Move.RELEASE: (frozenset({JobStatus.CLAIMED}), JobStatus.QUEUED),
     Move.EXPIRE: (frozenset({JobStatus.CLAIMED}), JobStatus.EXPIRED),
+    Move.RENEW: (frozenset({JobStatus.LAUNCHED}), JobStatus.LAUNCHED),  # once for each dispatch
     Move.START: (frozenset({JobStatus.LAUNCHED}), JobStatus.RUNNING),
     Move.END: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.COMPLETED),
     Move.REQUEUE: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.QUEUED),

@@ -1,4 +1,4 @@
-"""Reports of instances: a job has started, or its instance ends.
+"""Reports of instances: a job has started, a registration is to be renewed, or an instance ends.
 
 An ending closes the job and deletes the configuration in one transaction. Only when the runner did
 not serve the job that it was launched for is GitHub asked whether the job is still queued, and then
@@ -59,12 +59,20 @@ class ForgetsRunners(Protocol):
         """
 
 
+class RenewsRunners(Protocol):
+    """Gives a runner another registration; see :mod:`.renewals`."""
+
+    def renew(self, report: RunnerReport, *, deadline: float) -> bool:
+        """Do so if it may; whether the message is done with."""
+
+
 class Reports:
     """The use case of the termination function.
 
     Args:
         records: The jobs table.
         runners: The configuration store.
+        renewals: Gives runners another registration.
         queue: The jobs queue.
         job_states: Asks GitHub for a job's state.
         metrics: Where metrics go.
@@ -77,6 +85,7 @@ class Reports:
         *,
         records: EndsJobs,
         runners: ForgetsRunners,
+        renewals: RenewsRunners,
         queue: SendsJobs,
         job_states: KnowsJobStates,
         metrics: CountsMetrics,
@@ -85,6 +94,7 @@ class Reports:
     ) -> None:
         self._records = records
         self._runners = runners
+        self._renewals = renewals
         self._queue = queue
         self._job_states = job_states
         self._metrics = metrics
@@ -101,8 +111,12 @@ class Reports:
         Returns:
             The reports that could not be taken and must come again.
         """
-        started = _once([r for r in reports if not r.status.is_ending])
-        again = self._start(started)
+        again = self._start(_once([r for r in reports if r.status is ReportStatus.STARTED]))
+        for report in _once([r for r in reports if r.status is ReportStatus.RENEWAL]):
+            with _bound(report):
+                until = min(deadline, self._clock() + _QUESTION_SECONDS)
+                if not self._renewals.renew(report, deadline=until):
+                    again.append(report)
         closing: list[RunnerReport] = []
         for report in _once([r for r in reports if r.status.is_ending]):
             with _bound(report):

@@ -104,6 +104,7 @@ class World:
         self.log_service = FakeLogService()
         self.bounds: dict[str, float] = {}
         self.standby = False
+        self.renewal_timeout = 0.2
 
     def run(self) -> ReportStatus:
         mask = Masker()
@@ -155,7 +156,12 @@ class World:
             runner_user="root",
             standby=self.standby,
             machine=self.machine,
+            renewal_timeout=self.renewal_timeout,
         )
+
+    @property
+    def told(self) -> list[ReportStatus]:
+        return [report.status for report in self.reports.sent]
 
     def when(self, condition: Callable[[], bool]) -> threading.Thread:
         """Ask the agent to stop once a condition holds."""
@@ -312,7 +318,7 @@ def test_a_queue_that_fails_for_a_while_gets_the_report(tmp_path: Path) -> None:
     world = World(tmp_path, RUNNERS["no job"])
     world.reports.failures = 3
     world.run()
-    assert [r.status for r in world.reports.sent] == [ReportStatus.UNUSED]
+    assert world.told == [ReportStatus.RENEWAL, ReportStatus.UNUSED]
 
 
 def test_a_lost_report_does_not_keep_the_instance(tmp_path: Path) -> None:
@@ -573,3 +579,101 @@ def test_the_started_report_tells_how_long_the_start_took(tmp_path: Path) -> Non
         "package",
         "registration",
     ]
+
+
+OTHER_JIT = "eyJvdGhlciI6ICJ" + "Zm9vYmFy" * 512 + "In0="
+ONLY_THE_OTHER = runner_script(
+    f'if [ "$ACTIONS_RUNNER_INPUT_JITCONFIG" != {OTHER_JIT} ]; then',
+    'touch .runner; echo "the registration has expired"; exit 0; fi',
+    "test ! -e .runner || exit 1",
+    RUNNERS["job ok"],
+)
+
+
+def renewing(world: World, **changes: str) -> None:
+    """Write another registration as soon as one is asked for, as the control plane does."""
+    first = str(world.configurations.answers[0])
+    read = world.configurations.read
+
+    def renewed(instance_id: str, *, now: float) -> str | None:
+        if ReportStatus.RENEWAL in world.told:
+            fields = {**json.loads(first), "package_filename": "", **changes}
+            world.configurations.answers = [json.dumps(fields)]
+        return read(instance_id, now=now)
+
+    world.configurations.read = renewed  # type: ignore[method-assign]
+    world.renewal_timeout = 10
+
+
+def test_an_expired_registration_is_renewed_once(tmp_path: Path) -> None:
+    """A runner that left without a job gets another registration, and runs its job with it."""
+    world = World(tmp_path / "work", ONLY_THE_OTHER)
+    renewing(world, jit_config=OTHER_JIT)
+    assert world.run() is ReportStatus.SUCCESS
+    assert world.told == [ReportStatus.RENEWAL, ReportStatus.STARTED, ReportStatus.SUCCESS]
+    assert "has expired" in world.reports.sent[0].error
+    assert OTHER_JIT not in str(world.log_service.lines())
+    assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_a_renewed_registration_that_fails_too_is_the_end(tmp_path: Path) -> None:
+    """There is one renewal; then the end is clear."""
+    world = World(tmp_path / "work", RUNNERS["never listens"])
+    renewing(world, jit_config=OTHER_JIT)
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.told == [ReportStatus.RENEWAL, ReportStatus.BOOTSTRAP_FAILED]
+    assert "bad credentials" in world.last.error
+
+
+def test_no_renewal_is_the_end(tmp_path: Path) -> None:
+    """When no other registration comes in time, the report tells why the first was refused."""
+    world = World(tmp_path / "work", ONLY_THE_OTHER)
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert "has expired" in world.last.error
+
+
+def test_a_refused_token_is_renewed_too(tmp_path: Path) -> None:
+    """When config.sh fails, another token is asked for and used."""
+    world = World(tmp_path / "work", jit_config="", registration_token="EXPIREDTOKEN")
+    package = archive(
+        {
+            "run.sh": RUNNERS["job ok"],
+            "config.sh": runner_script('test "$ACTIONS_RUNNER_INPUT_TOKEN" = FRESHTOKEN'),
+        }
+    )
+    world.downloads.answers = [package]
+    config = json.loads(str(world.configurations.answers[0]))
+    config["package_sha256"] = hashlib.sha256(package).hexdigest()
+    world.configurations.answers = [json.dumps(config)]
+    renewing(world, registration_token="FRESHTOKEN")
+    assert world.run() is ReportStatus.SUCCESS
+    assert "config.sh ended with 1" in world.reports.sent[0].error
+
+
+def test_a_runner_that_github_deprecated_is_not_renewed(tmp_path: Path) -> None:
+    """Exit code 7 says that the version is refused, which another registration does not change."""
+    tells = 'test -n "$ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE" && exit 7'
+    world = World(tmp_path / "work", runner_script("echo version is deprecated", tells))
+    assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+    assert world.told == [ReportStatus.BOOTSTRAP_FAILED]
+    assert "version is deprecated" in world.last.error
+    assert world.last.exit_code == 7
+
+
+def test_a_renewal_that_nobody_hears_is_the_end(tmp_path: Path) -> None:
+    """When the queue does not take the request, there is nothing to wait for."""
+    world = World(tmp_path / "work", RUNNERS["no job"])
+    world.renewal_timeout = 600
+    world.reports.failures = 4
+    assert world.run() is ReportStatus.UNUSED
+    assert world.told == [ReportStatus.UNUSED]
+
+
+def test_a_stop_ends_the_wait_for_a_renewal(tmp_path: Path) -> None:
+    """SIGTERM while another registration is awaited is an interruption."""
+    world = World(tmp_path / "work", RUNNERS["no job"])
+    world.renewal_timeout = 600
+    stop = world.when(lambda: bool(world.reports.sent))
+    assert world.run() is ReportStatus.INTERRUPTED
+    stop.join()
+    assert world.instances.terminated == [INSTANCE_ID]

@@ -6,12 +6,14 @@ from runsfleet_runtime.agent.errors import ConfigurationError
 from runsfleet_runtime.agent.registration import conceal, plan_registration
 from tests.unit.agent.fakes import JIT, runner_config
 
+TELLS = {"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1"}
+
 
 def test_a_jit_configuration_goes_by_the_environment_alone() -> None:
     """With a JIT configuration config.sh does not run, and the secret is in the environment."""
     plan = plan_registration(runner_config())
     assert plan.configure_arguments is None
-    assert plan.run_environment == {"ACTIONS_RUNNER_INPUT_JITCONFIG": JIT}
+    assert plan.run_environment == {**TELLS, "ACTIONS_RUNNER_INPUT_JITCONFIG": JIT}
     assert plan.secrets == (JIT,)
     assert JIT not in repr(plan)
 
@@ -24,7 +26,7 @@ def test_a_registration_token_is_no_argument() -> None:
     assert {"--unattended", "--ephemeral", "--no-default-labels"} <= set(plan.configure_arguments)
     assert "runs-fleet=1/runner=4cpu-linux-x64" in plan.configure_arguments
     assert plan.configure_environment == {"ACTIONS_RUNNER_INPUT_TOKEN": "ABCTOKEN"}
-    assert plan.run_environment == {}
+    assert plan.run_environment == TELLS
 
 
 @pytest.mark.parametrize(

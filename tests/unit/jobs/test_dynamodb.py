@@ -384,3 +384,30 @@ def test_expired_job_keeps_its_reason(table: Table) -> None:
     assert table.jobs.expire(job(), "a", error="too late", now=NOW)
     assert table.item()[JobAttr.ERROR.value] == {"S": "too late"}
     assert table.claim(job(), "b") == Settled(JobStatus.EXPIRED)
+
+
+def test_a_registration_is_renewed_once_for_each_dispatch(table: Table) -> None:
+    """Only the owner of a launched job may, one time; the next dispatch may again."""
+    request = report(ReportStatus.RENEWAL)
+    table.claim(job(), "a")
+    assert table.jobs.renew(request, now=NOW) is False
+    table.launch(job(), "a")
+    assert table.jobs.renew(replace(request, instance_id="i-2"), now=NOW) is False
+    table.before = [throttle()]
+    assert table.jobs.renew(request, now=NOW) is None
+    assert table.jobs.renew(request, now=NOW) is True
+    assert table.jobs.renew(request, now=NOW) is False
+    assert table.item()[JobAttr.STATUS.value] == {"S": "launched"}
+    again = table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW, now=NOW)
+    assert again is not None
+    table.claim(again, "b")
+    table.launch(again, "b")
+    assert table.jobs.renew(replace(request, dispatch=again.dispatch), now=NOW) is True
+
+
+def test_a_running_job_needs_no_other_registration(table: Table) -> None:
+    """Once the start was reported, a request changes nothing."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
+    assert table.jobs.renew(report(ReportStatus.RENEWAL), now=NOW) is False

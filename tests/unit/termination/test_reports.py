@@ -34,6 +34,7 @@ class World:
     deadlines: list[float] = field(default_factory=list)
     sent: list[JobMessage] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    renewed: list[RunnerReport] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     has_transactions: bool = True
     siblings: dict[int, str] = field(default_factory=dict)  # queued at GitHub: state of the record
@@ -110,6 +111,11 @@ class World:
     def defer(self, receipt_handle: str, seconds: float) -> None:
         raise AssertionError((receipt_handle, seconds))
 
+    def renew(self, report: RunnerReport, *, deadline: float) -> bool:
+        assert deadline == NOW + 10
+        self.renewed.append(report)
+        return "renewal" not in self.faults
+
     def transact_delete(self, instance_id: str) -> list[Mapping[str, Any]]:
         return [{"delete": instance_id}] if self.has_transactions else []
 
@@ -126,6 +132,7 @@ class World:
         return Reports(
             records=self,
             runners=self,
+            renewals=self,
             queue=self,
             job_states=_States(self),
             metrics=self,
@@ -369,3 +376,14 @@ def test_an_outdated_runner_is_counted_once(
     world.take(report(ReportStatus.SUCCESS, **versions))
     found = {name: n for name, n in world.counted.items() if name.startswith("RunnersOutdated")}
     assert found == expected
+
+
+def test_a_renewal_is_neither_a_start_nor_an_end() -> None:
+    """It is handed on, once for a batch, and moves nothing; one that fails comes back."""
+    world = World()
+    request = report(ReportStatus.RENEWAL, ran_job=False)
+    assert world.take(request, request) == []
+    assert world.renewed == [request]
+    assert (world.status, world.asked, world.counted) == ("launched", 0, {})
+    world.faults = {"renewal"}
+    assert world.take(request) == [request]

@@ -68,6 +68,7 @@ if ($why) {
   $env:RUNSFLEET_RUNNER_BUCKET = 'cache'
   $env:RUNSFLEET_LOG_GROUP = '/runsfleet/dev'
   $env:RUNSFLEET_CONFIG_TIMEOUT_SECONDS = '300'
+  $env:RUNSFLEET_RUNNER_DISK_BYTES = '1000000000'
   $env:RUNSFLEET_RUNNER_SUDO = 'true'
   $env:RUNSFLEET_STANDBY = 'false'
   $env:RUNSFLEET_PYTHON_URL = 'https://github.com/astral-sh/python-build-standalone/releases/download/20260814/cpython-3.13.15%2B20260814-x86_64-pc-windows-msvc-install_only_stripped.tar.gz'
