@@ -1,4 +1,4 @@
-"""A network for runners: public subnets, no NAT, gateway endpoints that cost nothing."""
+"""A network for runners: public subnets, no NAT by default, gateway endpoints for nothing."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class RunnerNetwork(Construct):
     """A VPC whose instances reach the internet with public addresses and are reached by nobody.
 
     Runners need to get out, not to be reached: a NAT gateway would cost 32 USD a month and zone,
-    and 0.045 USD for each GB. The zones are chosen at deployment, so that a synthesis needs neither
-    an account nor a look-up.
+    and 0.045 USD for each GB. Whoever wants jobs labelled ``private=true`` all the same, whose
+    instances have no address of their own, asks for ``nat_gateways``. The zones are chosen at
+    deployment, so that a synthesis needs neither an account nor a look-up.
 
     The VPC's default security group stays as EC2 makes it (it admits only its own members) and has
     no member: emptying it takes a custom resource, which is more to trust than it removes.
@@ -42,9 +43,13 @@ class RunnerNetwork(Construct):
         cidr: Addresses of the VPC, ``/16`` to ``/24``; default ``10.91.0.0/16``.
         zones: Number of availability zones, each with one subnet; 1 to 4. Default 3 when the region
             of the stack is known and has as many, else 2.
+        nat_gateways: Gateways for private subnets, of which there is then one in each zone; default
+            0, and no private subnet. With fewer than zones some traffic crosses zones, and a zone
+            that fails may take others' way out with it. They can be added later: the private
+            subnets lie in addresses that a network of up to three zones leaves free.
 
     Raises:
-        ValueError: If the addresses or the number of zones are out of range.
+        ValueError: If the addresses, or the number of zones or gateways, are out of range.
 
     Attributes:
         vpc: The network.
@@ -60,11 +65,14 @@ class RunnerNetwork(Construct):
         *,
         cidr: str = DEFAULT_CIDR,
         zones: int | None = None,
+        nat_gateways: int = 0,
     ) -> None:
         super().__init__(scope, construct_id)
         blocks = _subnet_blocks(cidr)
         count = _zone_count(cdk.Stack.of(self).region) if zones is None else zones
-        check_between("zones", count, 1, _MAX_ZONES, "leave it out for 2 or 3")
+        most = _MAX_ZONES - 1 if nat_gateways else _MAX_ZONES
+        check_between("zones", count, 1, most, "leave it out for 2 or 3")
+        check_between("nat_gateways", nat_gateways, 0, count, "one for each zone is the most")
         vpc = ec2.CfnVPC(
             self, "Vpc", cidr_block=cidr, enable_dns_hostnames=True, enable_dns_support=True
         )
@@ -105,6 +113,18 @@ class RunnerNetwork(Construct):
                 subnet_id=subnet.ref,
             )
             subnets.append(subnet.ref)
+        gateways = [
+            self._nat_gateway(index + 1, subnets[index], attachment)
+            for index in range(nat_gateways)
+        ]
+        private = (
+            [
+                self._private_subnet(index + 1, vpc.ref, names[index], block, gateways)
+                for index, block in enumerate(_private_blocks(blocks[-1])[:count])
+            ]
+            if gateways
+            else []
+        )
         region = cdk.Stack.of(self).region
         for name, service in (("S3", "s3"), ("DynamoDb", "dynamodb")):
             ec2.CfnVPCEndpoint(
@@ -113,7 +133,7 @@ class RunnerNetwork(Construct):
                 vpc_id=vpc.ref,
                 service_name=f"com.amazonaws.{region}.{service}",
                 vpc_endpoint_type="Gateway",
-                route_table_ids=[routes.ref],
+                route_table_ids=[routes.ref, *(table for _, table in private)],
             )
         self.vpc: ec2.IVpc = ec2.Vpc.from_vpc_attributes(
             self,
@@ -123,7 +143,42 @@ class RunnerNetwork(Construct):
             availability_zones=names,
             public_subnet_ids=subnets,
             public_subnet_route_table_ids=[routes.ref] * count,
+            private_subnet_ids=[subnet for subnet, _ in private] or None,
+            private_subnet_route_table_ids=[table for _, table in private] or None,
         )
+
+    def _nat_gateway(
+        self, number: int, subnet: str, attachment: ec2.CfnVPCGatewayAttachment
+    ) -> str:
+        address = ec2.CfnEIP(self, f"NatAddress{number}", domain="vpc")
+        # an address of a network that has no way out yet cannot be had
+        address.add_resource_dependency(attachment)
+        gateway = ec2.CfnNatGateway(
+            self,
+            f"Nat{number}",
+            subnet_id=subnet,
+            allocation_id=address.attr_allocation_id,
+        )
+        return gateway.ref
+
+    def _private_subnet(
+        self, number: int, vpc: str, zone: str, block: str, gateways: list[str]
+    ) -> tuple[str, str]:
+        """Make a subnet that gets out by a gateway, of its own zone where there is one."""
+        name = f"Private{number}"
+        subnet = ec2.CfnSubnet(self, name, vpc_id=vpc, availability_zone=zone, cidr_block=block)
+        routes = ec2.CfnRouteTable(self, f"{name}Routes", vpc_id=vpc)
+        ec2.CfnRoute(
+            self,
+            f"{name}ToNat",
+            route_table_id=routes.ref,
+            destination_cidr_block="0.0.0.0/0",
+            nat_gateway_id=gateways[(number - 1) % len(gateways)],
+        )
+        ec2.CfnSubnetRouteTableAssociation(
+            self, f"{name}Association", route_table_id=routes.ref, subnet_id=subnet.ref
+        )
+        return subnet.ref, routes.ref
 
 
 def _zone_count(region: str) -> int:
@@ -146,3 +201,8 @@ def _subnet_blocks(cidr: str) -> list[str]:
         f"use {DEFAULT_CIDR}",
     )
     return [str(block) for block in network.subnets(prefixlen_diff=2)]
+
+
+def _private_blocks(block: str) -> list[str]:
+    # a quarter of the quarter that public subnets leave free
+    return [str(part) for part in ipaddress.IPv4Network(block).subnets(prefixlen_diff=2)]

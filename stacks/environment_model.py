@@ -228,6 +228,7 @@ class NetworkPart(_Part):
 
     cidr: Cidr = DEFAULT_CIDR
     zones: Annotated[int, Field(ge=1, le=4)] | None = None
+    nat_gateways: Annotated[int, Field(ge=0, le=3)] = 0
     vpcs: dict[Region, VpcPart] = {}
 
 

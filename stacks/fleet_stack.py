@@ -184,7 +184,13 @@ def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> 
     network = environment.network
     existing = network.vpcs.get(region or "")
     if existing is None:
-        return RunnerNetwork(scope, "Network", cidr=network.cidr, zones=network.zones).vpc
+        return RunnerNetwork(
+            scope,
+            "Network",
+            cidr=network.cidr,
+            zones=network.zones,
+            nat_gateways=network.nat_gateways,
+        ).vpc
     vpc = ec2.Vpc.from_vpc_attributes(
         scope,
         "Network",

@@ -26,7 +26,13 @@ import cdk_nag  # noqa: E402
 from aws_cdk import aws_ec2 as ec2  # noqa: E402
 from aws_cdk import aws_kms as kms  # noqa: E402
 
-from runsfleet_constructs import ConfigStore, GitHubApp, RunnerFleet, RunnerImage  # noqa: E402
+from runsfleet_constructs import (  # noqa: E402
+    ConfigStore,
+    GitHubApp,
+    RunnerFleet,
+    RunnerImage,
+    RunnerNetwork,
+)
 from stacks.environment_file import load_environments  # noqa: E402
 from stacks.fleet_stack import FleetStage  # noqa: E402
 
@@ -67,6 +73,7 @@ def _apps() -> dict[str, Callable[[cdk.App], None]]:
             github=GitHubApp.from_parameter_names(stack, "/runsfleet/github-app"),
             config_store=ConfigStore.SSM,
             image=RunnerImage.amazon_linux_2023(),
+            vpc=RunnerNetwork(stack, "Network", nat_gateways=2).vpc,
         )
 
     def encrypted(app: cdk.App) -> None:
