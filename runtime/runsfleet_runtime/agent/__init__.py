@@ -14,6 +14,8 @@ Gotchas:
     * The registration is a secret that belongs in neither argv, logs nor tags; it reaches the
       runner by its environment.
 
-Map: ``lifecycle`` decides, ``agent`` is the use case, ``ports`` is what it needs, the other modules
-are adapters named for their technology; ``composition`` joins them.
+Map: ``lifecycle`` decides, ``agent`` is the use case up to the job's end, ``departure`` what comes
+after, ``story`` what is known meanwhile; ``masking``, ``log_batches``, ``log_spool`` and
+``log_shipper`` bring the log away; ``ports`` is what all of it needs, the other modules are adapters
+named for their technology; ``composition`` joins them.
 """
