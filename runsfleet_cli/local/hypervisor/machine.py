@@ -101,6 +101,11 @@ class Machine:
         if not self.face.user_data.strip():
             self.console.append("cloud-init: there is no user data")
             return
+        if self.face.user_data.startswith("<"):  # EC2Launch's tags
+            reason = "the local cloud plays Linux only, and this is an instance of Windows"
+            self.console.append(reason)
+            self.on_power_off(self, reason)
+            return
         async with self._switch:
             if self.is_alive:
                 await self._boot()

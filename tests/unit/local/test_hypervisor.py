@@ -168,6 +168,18 @@ def test_a_launch_runs_its_user_data_with_what_an_instance_has(tmp_path: Path) -
     play(tmp_path, ec2, test)
 
 
+def test_windows_is_not_played_and_ends(tmp_path: Path) -> None:
+    """An instance whose first script is for Windows says so and does not stay for nothing."""
+    ec2 = FakeEc2(user_data="<powershell>\nStop-Computer -Force\n</powershell>\n")
+
+    async def test(hypervisor: Hypervisor, _: FakeEc2) -> None:
+        machine = await booted(hypervisor)
+        assert "plays Linux only" in machine.console[0]
+        await until(lambda: machine.state is MachineState.TERMINATED, "terminated")
+
+    play(tmp_path, ec2, test)
+
+
 def test_terminate_ends_every_process_in_whatever_session(tmp_path: Path) -> None:
     """SIGTERM reaches a process that has made itself a session, and its disk is gone after."""
     script = (
