@@ -16,6 +16,6 @@ Gotchas:
 
 Map: ``lifecycle`` decides, ``agent`` is the use case up to the job's end, ``departure`` what comes
 after, ``story`` what is known meanwhile; ``masking``, ``log_batches``, ``log_spool`` and
-``log_shipper`` bring the log away; ``ports`` is what all of it needs, the other modules are adapters
-named for their technology; ``composition`` joins them.
+``log_shipper`` bring the log away; ``ports`` is what all of it needs, the other modules are
+adapters named for their technology; ``composition`` joins them.
 """
