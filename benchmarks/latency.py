@@ -221,10 +221,14 @@ def _invocations(cloud: LocalCloud) -> list[Invocation]:
         "LogGroup", f"/aws/lambda/{function['FunctionName']}"
     )
     streams: defaultdict[str, str] = defaultdict(str)
-    pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
-    for page in pages:
-        for event in page["events"]:
-            streams[event["logStreamName"]] += event["message"] + "\n"
+    pages = logs.get_paginator("filter_log_events")
+    begun, ended = int(cloud.endpoints["started_at"] * 1000), int(time.time() * 1000)
+    # minute by minute: the emulator gives 10,000 events and never tells that there are more
+    for start in range(begun, ended, 60_000):
+        window = {"startTime": start, "endTime": start + 59_999}
+        for page in pages.paginate(logGroupName=group, **window):
+            for event in page["events"]:
+                streams[event["logStreamName"]] += event["message"] + "\n"
     found = []
     for text in streams.values():
         duration = re.search(r"^REPORT .*?\tDuration: ([0-9.]+) ms", text, re.MULTILINE)
