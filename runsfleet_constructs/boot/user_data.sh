@@ -89,4 +89,8 @@ PYTHONPATH="$home/agent" "$python" -m runsfleet_runtime.agent &
 agent=$!
 trap 'kill -TERM "$agent" 2>/dev/null || true' TERM INT HUP
 while status=0; wait "$agent" || status=$?; kill -0 "$agent" 2>/dev/null; do :; done
+if [ "$status" -ne 0 ]; then
+  echo "runsfleet: the agent died with status $status"
+  PYTHONPATH="$home/agent" timeout 120 "$python" -m runsfleet_runtime.agent.last_words "$status" || true
+fi
 exit "$status"

@@ -38,6 +38,10 @@ if os.environ.get("HOLD"):
     time.sleep(30)
 sys.exit(int(os.environ.get("AGENT_STATUS", "0")))
 """
+LAST_WORDS = """
+import pathlib, sys
+pathlib.Path("last_words").write_text(sys.argv[1])
+"""
 
 
 def package() -> bytes:
@@ -47,6 +51,7 @@ def package() -> bytes:
         archive.writestr("runsfleet_runtime/__init__.py", "")
         archive.writestr("runsfleet_runtime/agent/__init__.py", "")
         archive.writestr("runsfleet_runtime/agent/__main__.py", AGENT)
+        archive.writestr("runsfleet_runtime/agent/last_words.py", LAST_WORDS)
     return body.getvalue()
 
 
@@ -252,13 +257,15 @@ def test_agent_runs_with_its_environment_and_the_instance_ends(
     assert instance.ended == ["shutdown -h now"]
     assert ("/assets/a%20key.zip") in [path for path, _ in Cloud.requests]
     assert "secret" not in output
+    assert not (instance.home / "last_words").exists()
 
 
 def test_agent_that_fails_ends_the_instance(instance: Instance) -> None:
-    """The status of the agent is passed on and the instance is shut down once."""
+    """The status of the agent is told and passed on, and the instance is shut down once."""
     process = instance.start(script(), AGENT_STATUS="3")
     process.communicate(timeout=60)
     assert process.returncode == 3
+    assert (instance.home / "last_words").read_text() == "3"
     assert instance.ended == ["shutdown -h now"]
 
 

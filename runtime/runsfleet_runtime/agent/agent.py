@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runsfleet_runtime.agent.configuration import await_configuration
 from runsfleet_runtime.agent.errors import RegistrationError, StopRequestedError
-from runsfleet_runtime.agent.hooks import take_user_hooks
+from runsfleet_runtime.agent.hooks import STATE_DIRECTORY, take_user_hooks
 from runsfleet_runtime.agent.lifecycle import Limits, ending, may_renew
 from runsfleet_runtime.agent.process import Launch, RunnerRoom
 from runsfleet_runtime.agent.registration import plan_registration
@@ -235,7 +235,7 @@ class Agent:
     def _prepare(self, provided: ProvidedRunner, workspace: Path) -> Launch:
         account = self.platform.account(self.runner_user)
         user_hooks = take_user_hooks(provided.root, self.environ)
-        hooks, state = workspace / "hooks", workspace / "state"
+        hooks, state = workspace / "hooks", workspace / STATE_DIRECTORY
         hooks.mkdir(mode=0o755)
         state.mkdir(mode=0o700)
         scripts = self.platform.write_hooks(hooks, state, user_hooks)

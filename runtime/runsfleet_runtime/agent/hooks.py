@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+STATE_DIRECTORY = "state"
+"""Folder of an instance's workspace that the hooks write to."""
+
 STARTED = "started"
 COMPLETED = "completed"
 STARTED_VARIABLE = "ACTIONS_RUNNER_HOOK_JOB_STARTED"
