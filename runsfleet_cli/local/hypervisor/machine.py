@@ -31,7 +31,8 @@ _LINE_LIMIT = 1_048_576
 # the processes are killed by then; what is waited for is the kernel
 _KILL_SECONDS = 10.0
 _AGENT = b"runsfleet_runtime.agent"
-_RUNNER = b"Runner.Listener"
+# GitHub's own, and the stand-in's
+_RUNNERS = (b"Runner.Listener", b"actions_runner.listener")
 # what a program printed for a terminal that is none
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -151,14 +152,15 @@ class Machine:
 
     def signal_agent(self, number: int) -> bool:
         """Signal the agent; SIGKILL as an out-of-memory killer would. False if none runs."""
-        return self._signal(_AGENT, number)
+        return self._signal((_AGENT,), number)
 
     def kill_runner(self) -> bool:
         """Kill GitHub's runner; False if none runs."""
-        return self._signal(_RUNNER, signal.SIGKILL)
+        return self._signal(_RUNNERS, signal.SIGKILL)
 
-    def _signal(self, mark: bytes, number: int) -> bool:
-        found = [pid for pid in processes_below(self.pid) if mark in _command_line(pid)]
+    def _signal(self, marks: tuple[bytes, ...], number: int) -> bool:
+        lines = {pid: _command_line(pid) for pid in processes_below(self.pid)}
+        found = [pid for pid, line in lines.items() if any(mark in line for mark in marks)]
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
