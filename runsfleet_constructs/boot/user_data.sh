@@ -89,8 +89,11 @@ PYTHONPATH="$home/agent" "$python" -m runsfleet_runtime.agent &
 agent=$!
 trap 'kill -TERM "$agent" 2>/dev/null || true' TERM INT HUP
 while status=0; wait "$agent" || status=$?; kill -0 "$agent" 2>/dev/null; do :; done
-if [ "$status" -ne 0 ]; then
-  echo "runsfleet: the agent died with status $status"
-  PYTHONPATH="$home/agent" timeout 120 "$python" -m runsfleet_runtime.agent.last_words "$status" || true
-fi
+case "$status" in
+  0 | 129 | 130 | 143) ;; # done, or told by the shutdown that it asked for
+  *)
+    echo "runsfleet: the agent died with status $status"
+    PYTHONPATH="$home/agent" timeout 120 "$python" -m runsfleet_runtime.agent.last_words "$status" || true
+    ;;
+esac
 exit "$status"

@@ -205,9 +205,8 @@ async def _guard(request: web.Request, handler: Callable[[web.Request], Any]) ->
 
 
 async def _seconds(request: web.Request) -> float:
-    if not request.can_read_body:
-        return SPOT_NOTICE_SECONDS
-    body = await request.json()
+    text = await request.text()
+    body = json.loads(text) if text else {}
     seconds = float(body.get("seconds", SPOT_NOTICE_SECONDS))
     if not 0 <= seconds <= 3_600:  # noqa: PLR2004  an hour
         msg = f"seconds must be from 0 to 3600, got {seconds:g}"
