@@ -418,7 +418,7 @@ def test_secrets_of_the_start_are_not_visible_to_the_job(
 
 def test_a_recorded_payload_is_run_by_a_runner(github: BackgroundStandIn, machine: Machine) -> None:
     """The job of a recorded queued webhook is taken and ended by a real runner."""
-    (recorded,) = [entry for entry in read_payloads(PAYLOADS) if entry.makes_job]
+    recorded = next(entry for entry in read_payloads(PAYLOADS) if entry.makes_job)
     stand_in = github.stand_in
     _, job = github.call(
         lambda: stand_in.play_payload(recorded, labels=["box"], repository="octo-org/hello")
