@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -43,11 +43,13 @@ class Answer:
         status: HTTP status.
         outcome: One word, for the log and the delivery's page at GitHub.
         reason: A sentence; empty when the outcome says it all.
+        job: The job that the delivery is about; ``None`` when it is about none of ours.
     """
 
     status: int
     outcome: str
     reason: str = ""
+    job: JobMessage | None = None
 
 
 class _PayloadError(ValueError):
@@ -112,7 +114,10 @@ class Intake:
         with bound(delivery_id=headers.get("x-github-delivery", "")[:64]):
             answer = self._answer(headers, body)
             write = {"refused": log.warning, "unavailable": log.error}.get(answer.outcome, log.info)
-            write(answer.outcome, extra={"status": answer.status, "reason": answer.reason})
+            about: dict[str, Any] = {"status": answer.status, "reason": answer.reason}
+            if (job := answer.job) is not None:
+                about |= {"job_id": job.job_id, "run_id": job.run_id, "repository": job.repository}
+            write(answer.outcome, extra=about)
             return answer
 
     def _answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -156,7 +161,7 @@ class Intake:
             return Answer(200, "ignored", f"action {str(action)[:40]!r} asks for no runner")
         job = _job(payload, headers.get("x-github-delivery", ""), self._clock())
         with bound(job_id=job.job_id, run_id=job.run_id, repository=job.repository):
-            return self._queued(job, payload)
+            return replace(self._queued(job, payload), job=job)
 
     def _queued(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
         outcome = resolve(job.labels, self._labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -302,6 +303,18 @@ def test_job_that_waited_for_an_approval_has_its_whole_day(created_at: str) -> N
     house = House()
     assert house.post(encode(payload(created_at=created_at))) == 202
     assert house.queue.sent[0].queued_at == NOW
+
+
+def test_answer_names_the_job(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that tells what became of a delivery can be found by the job's id."""
+    house = House()
+    with caplog.at_level("INFO", logger="runsfleet"):
+        monkeypatch.setattr(logging.getLogger("runsfleet"), "propagate", True)
+        house.post(encode(payload()))
+    (line,) = [record for record in caplog.records if record.name == "runsfleet.webhook"]
+    assert vars(line)["job_id"] == 30_000_000_001
 
 
 def test_same_delivery_twice_is_the_same_message() -> None:
