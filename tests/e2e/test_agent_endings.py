@@ -5,8 +5,9 @@ With real agents on a plain local cloud. `-rP` shows how long each end took (doc
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,48 @@ def test_a_wrong_digest_is_never_run(cloud: Cloud, trial: Try) -> None:
     first, second = ("\n".join(found["console"]) for found in one.instances)
     assert "has SHA-256" in first
     assert '"source":"download"' in second
+
+
+@contextlib.contextmanager
+def expired(cloud: Cloud, *, times: int) -> Iterator[None]:
+    """Have GitHub know nothing of the next runners that sign in, as of expired configurations."""
+    rule = {"route": "/_runner/oauth2/token", "status": 400, "message": "Registration not found."}
+    cloud.client.github("POST", "faults", {**rule, "count": times})
+    try:
+        yield
+    finally:
+        cloud.client.github("DELETE", "faults")
+
+
+def asked_for_renewal(console: Sequence[str]) -> int:
+    """How often an agent asked for another registration."""
+    return sum("registration refused, another is asked for" in line for line in console)
+
+
+def test_an_expired_configuration_is_renewed(cloud: Cloud, trial: Try) -> None:
+    """The same instance gets another one and serves the job: nothing is launched again."""
+    with expired(cloud, times=1):
+        one = trial()
+        record = one.closed()
+    assert record["outcome"] == "success"
+    assert record["renewed_dispatch"] == record["dispatch"]
+    assert record["requeues"] == "0"
+    assert one.job["conclusion"] == "success"
+    say("gone", one.ended_after(launched_at(one), record["instance_id"], START_SECONDS + 15))
+    (instance,) = one.instances
+    assert asked_for_renewal(instance["console"]) == 1
+
+
+def test_a_renewed_configuration_that_expired_too_ends_the_instance(
+    cloud: Cloud, trial: Try
+) -> None:
+    """It asks once and no more; another instance serves the job."""
+    with expired(cloud, times=2):
+        one = trial()
+        record = served_by_another(one, seconds=START_SECONDS + 15)
+    first, second = (found["console"] for found in one.instances)
+    assert (asked_for_renewal(first), asked_for_renewal(second)) == (1, 0)
+    assert (record["renewed_dispatch"], record["dispatch"]) == ("0", "1")
 
 
 def test_a_full_disk_fails_before_anything_is_fetched(cloud: Cloud, trial: Try) -> None:
