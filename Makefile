@@ -19,6 +19,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # more for pytest, say `make test PYTEST_ARGS="-k claim -x"`
 PYTEST_ARGS ?=
+# processes that share the tests out: one for each core, or say `make test WORKERS=0` for none
+WORKERS ?= auto
 
 # jsii warns on every start about Node 20, which still works; newer versions are not silenced
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
@@ -56,7 +58,7 @@ local: setup ## run a workflow end to end on a local cloud, without an AWS accou
 .PHONY: test
 test: setup ## run all tests
 	@$(say) 'tests'
-	@$(PY) -m pytest -q $(PYTEST_ARGS)
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 ##@ Checks
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +32,22 @@ settings.register_profile(
     "explore", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+_TESTS = Path(__file__).parent
+_SHARING = {"e2e": "local clouds", "infrastructure": "templates", "contract": "templates"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` share the tests out: first what waits most, one worker for what is shared.
+
+    What a file, or a folder of ``_SHARING``, builds once for its tests is built by one worker.
+    """
+    items.sort(key=lambda item: "e2e" not in item.path.relative_to(_TESTS).parts)
+    for item in items:
+        path = item.path.relative_to(_TESTS)
+        item.add_marker(pytest.mark.xdist_group(_SHARING.get(path.parts[0], str(path))))
 
 
 @pytest.fixture(autouse=True)
