@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from runsfleet_cli.local.commands import app as local
@@ -9,8 +11,6 @@ from runsfleet_runtime.version import __version__
 
 app = typer.Typer(
     name="runsfleet",
-    help="Ephemeral, self-hosted GitHub Actions runners in your own AWS account.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -18,10 +18,18 @@ app = typer.Typer(
 app.add_typer(local, name="local")
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Ephemeral, self-hosted GitHub Actions runners in your own AWS account."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

@@ -139,6 +139,8 @@ def run(
     for file in (workflow, payload):
         if file is not None and not file.is_file():
             _fail(f"there is no file {file}")
+    if not all(label or ("-",)):
+        _fail("a label must not be empty; leave --label out to keep each job's own runs-on")
     what = Drive(
         workflow=workflow,
         payload=payload,

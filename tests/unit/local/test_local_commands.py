@@ -349,7 +349,7 @@ def test_what_is_missing_is_named_with_its_cure(
 def test_the_command_tells_its_version_and_help() -> None:
     """Every command and fault is listed."""
     runner = CliRunner()
-    assert runner.invoke(app, ["version"]).stdout == f"{__version__}\n"
+    assert runner.invoke(app, ["--version"]).stdout == f"{__version__}\n"
     commands = runner.invoke(app, ["local", "--help"]).stdout
     for name in ("up", "down", "run", "fault", "calls", "page", "status"):
         assert name in commands
@@ -358,8 +358,16 @@ def test_the_command_tells_its_version_and_help() -> None:
         assert name in faults
 
 
+def test_an_empty_label_is_refused_before_anything_starts() -> None:
+    """An empty label would match no runner."""
+    arguments = ["local", "run", "examples/workflows/hello.yml", "--label", ""]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "a label must not be empty" in result.output
+
+
 def test_the_command_starts_without_what_it_does_not_need() -> None:
-    """`runsfleet version` loads neither the CDK nor a web server nor an AWS client."""
+    """`runsfleet --version` loads neither the CDK nor a web server nor an AWS client."""
     code = (
         "import sys; import runsfleet_cli.main; "
         "print([n for n in ('aws_cdk','aiohttp','botocore','pydantic','jsii') if n in sys.modules])"
