@@ -362,7 +362,7 @@ def test_an_empty_label_is_refused_before_anything_starts() -> None:
     """An empty label would match no runner."""
     arguments = ["local", "run", "examples/workflows/hello.yml", "--label", ""]
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "a label must not be empty" in result.output
 
 
