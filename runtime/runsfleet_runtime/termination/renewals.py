@@ -12,7 +12,7 @@ within its budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig, RunnerReport
 from runsfleet_runtime.contract.metrics import Metric
@@ -23,6 +23,10 @@ from runsfleet_runtime.telemetry.log import get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
 log = get_logger("termination.renewals")
+
+ANSWER_SECONDS: Final = 10.0
+"""For each of the two things that are asked of GitHub: a question that it does not answer must not
+use up the time to register, which is tried once only."""
 
 
 class NotesRenewals(Protocol):
@@ -83,7 +87,8 @@ class Renewals:
 
         Args:
             report: Asks for it.
-            deadline: Epoch seconds by which GitHub must have answered.
+            deadline: Epoch seconds by which GitHub must have answered; it has less if the batch is
+                young, see ``ANSWER_SECONDS``.
 
         Returns:
             Whether the message is done with; False to let it come again.
@@ -97,7 +102,7 @@ class Renewals:
             self._metrics.add(Metric.REPORTS_REFUSED)
             return True
         state = self._job_states.status(
-            job.repository, job.job_id, job.installation_id, deadline=deadline
+            job.repository, job.job_id, job.installation_id, deadline=self._until(deadline)
         )
         if state not in {JobState.QUEUED, JobState.UNKNOWN}:  # nobody needs this runner any more
             log.info("renewal not needed", extra={"github": state.value})
@@ -115,7 +120,7 @@ class Renewals:
     def _give(self, report: RunnerReport, job: JobMessage, deadline: float) -> None:
         try:
             registration = self._registrar.register(
-                job, instance_id=report.instance_id, deadline=deadline
+                job, instance_id=report.instance_id, deadline=self._until(deadline)
             )
             # neither package nor limits: the instance has them from its first configuration
             config = RunnerConfig(
@@ -138,3 +143,6 @@ class Renewals:
             return
         self._metrics.add(Metric.RUNNERS_RENEWED)
         log.warning("runner renewed", extra={"why": report.error})
+
+    def _until(self, deadline: float) -> float:
+        return min(deadline, self._clock() + ANSWER_SECONDS)

@@ -114,8 +114,7 @@ class Reports:
         again = self._start(_once([r for r in reports if r.status is ReportStatus.STARTED]))
         for report in _once([r for r in reports if r.status is ReportStatus.RENEWAL]):
             with _bound(report):
-                until = min(deadline, self._clock() + _QUESTION_SECONDS)
-                if not self._renewals.renew(report, deadline=until):
+                if not self._renewals.renew(report, deadline=deadline):
                     again.append(report)
         closing: list[RunnerReport] = []
         for report in _once([r for r in reports if r.status.is_ending]):

@@ -24,7 +24,7 @@ from runsfleet_runtime.github import (
 )
 from runsfleet_runtime.jobs.ports import RecordUnknownError
 from runsfleet_runtime.runners import RunnerStoreError
-from runsfleet_runtime.termination.renewals import Renewals
+from runsfleet_runtime.termination.renewals import ANSWER_SECONDS, Renewals
 
 NOW = 1_800_000_000.0
 JOB = JobMessage(
@@ -45,6 +45,9 @@ class World:
     table_error: Exception | None = None
     github_error: GitHubError | None = None
     store_error: RunnerStoreError | None = None
+    now: float = NOW
+    seconds: float = 9.0
+    answers_after: float = 0.0
     steps: list[str] = field(default_factory=list)
     stored: list[RunnerConfig] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
@@ -64,14 +67,15 @@ class World:
         deadline: float | None = None,
     ) -> JobState:
         assert (repository, job_id, installation_id) == ("octo-org/hello", 1, None)
-        assert deadline == NOW + 9
+        assert deadline == self.now + min(self.seconds, ANSWER_SECONDS)
+        self.now += self.answers_after
         return self.state
 
     def queued_in_run(self, job: JobMessage, *, deadline: float | None = None) -> Sequence[int]:
         raise AssertionError((job, deadline))
 
     def renew(self, report: RunnerReport, *, now: float) -> bool | None:
-        assert now == NOW
+        assert now == self.now
         self.steps.append(f"note {report.dispatch}")
         return self.noted
 
@@ -81,8 +85,10 @@ class World:
     def register(
         self, job: JobMessage, *, instance_id: str, deadline: float | None = None
     ) -> Registration:
-        assert deadline == NOW + 9
+        assert deadline is not None
         self.steps.append("register")
+        if deadline <= self.now:
+            raise UnavailableError("no time was left")
         if self.github_error is not None:
             raise self.github_error
         return Registration(
@@ -103,7 +109,7 @@ class World:
         raise AssertionError((repository, instance_id, installation_id, deadline))
 
     def put(self, config: RunnerConfig, now: float) -> None:
-        assert now == NOW
+        assert now == self.now
         self.steps.append("put")
         if self.store_error is not None:
             raise self.store_error
@@ -121,8 +127,8 @@ class World:
             job_states=self,
             server_url="https://ghes.example",
             metrics=self,
-            clock=lambda: NOW,
-        ).renew(REQUEST, deadline=NOW + 9)
+            clock=lambda: self.now,
+        ).renew(REQUEST, deadline=NOW + self.seconds)
 
 
 def test_a_runner_gets_another_registration() -> None:
@@ -140,6 +146,14 @@ def test_when_in_doubt_it_is_renewed() -> None:
     """GitHub that does not answer whether the job waits is no reason to give the runner up."""
     world = World(state=JobState.UNKNOWN)
     assert world.take()
+    assert world.stored
+
+
+def test_a_question_without_an_answer_leaves_time_to_register() -> None:
+    """It is noted as given by then, so that nobody would ever try it again."""
+    world = World(state=JobState.UNKNOWN, seconds=55, answers_after=ANSWER_SECONDS)
+    assert world.take()
+    assert world.steps == ["note 0", "register", "put"]
     assert world.stored
 
 
