@@ -22,17 +22,31 @@ MAX_CANDIDATES = 20
 
 # USD per hour on demand, us-east-1, Linux, on 2026-01-19 (the AWS price list, as karpenter's
 # generated pricing file has it); within a family the price goes with memory, and so with vCPUs
+PRICES_AS_OF = "2026-01-19"
 _LISTED_PRICES = {
     "t4g.medium": 0.0336,
+    "c6g.xlarge": 0.1360,
     "c7g.xlarge": 0.1450,
-    "m7g.xlarge": 0.1632,
     "c8g.xlarge": 0.15952,
+    "m6g.xlarge": 0.1540,
+    "m7g.xlarge": 0.1632,
     "m8g.xlarge": 0.17952,
+    "r6g.xlarge": 0.2016,
+    "r7g.xlarge": 0.2142,
+    "r8g.xlarge": 0.23564,
+    "t3.medium": 0.0416,
+    "t3a.medium": 0.0376,
     "c6i.xlarge": 0.1700,
     "c6a.xlarge": 0.1530,
     "c7i.xlarge": 0.1785,
+    "c7a.xlarge": 0.20528,
     "c8i.xlarge": 0.18742,
+    "m6i.xlarge": 0.1920,
+    "m6a.xlarge": 0.1728,
     "m7i.xlarge": 0.2016,
+    "m7a.xlarge": 0.23184,
+    "r6i.xlarge": 0.2520,
+    "r7i.xlarge": 0.2646,
 }
 
 
@@ -47,7 +61,7 @@ class InstanceType(NamedTuple):
         vcpus: vCPUs.
         memory_gib: Memory in GiB.
         burstable: Whether its vCPUs run on CPU credits.
-        ondemand_usd_per_hour: Linux on demand in us-east-1; ``None`` when unknown.
+        ondemand_usd_per_hour: Linux on demand in us-east-1 on ``PRICES_AS_OF``.
     """
 
     name: str
@@ -57,7 +71,7 @@ class InstanceType(NamedTuple):
     vcpus: int
     memory_gib: int
     burstable: bool
-    ondemand_usd_per_hour: float | None
+    ondemand_usd_per_hour: float
 
 
 def candidates(spec: RunnerSpec) -> tuple[InstanceType, ...]:
@@ -89,7 +103,7 @@ def candidates(spec: RunnerSpec) -> tuple[InstanceType, ...]:
 
 
 def _price_per_gib() -> dict[str, float]:
-    """Return the price of one GiB of each family that has a listed price, in USD per hour."""
+    """Return the price of one GiB of each family, in USD per hour."""
     listed = {shape.name: shape for family in FAMILIES.values() for shape in shapes(family)}
     return {
         listed[name].family.name: price / listed[name].memory_gib
@@ -97,7 +111,7 @@ def _price_per_gib() -> dict[str, float]:
     }
 
 
-def _instance_type(shape: Shape, per_gib: float | None) -> InstanceType:
+def _instance_type(shape: Shape, per_gib: float) -> InstanceType:
     family = shape.family
     return InstanceType(
         name=shape.name,
@@ -107,14 +121,14 @@ def _instance_type(shape: Shape, per_gib: float | None) -> InstanceType:
         vcpus=shape.vcpus,
         memory_gib=shape.memory_gib,
         burstable=family.burstable,
-        ondemand_usd_per_hour=None if per_gib is None else round(per_gib * shape.memory_gib, 6),
+        ondemand_usd_per_hour=round(per_gib * shape.memory_gib, 6),
     )
 
 
 def _catalogue() -> dict[str, InstanceType]:
     per_gib = _price_per_gib()
     return {
-        shape.name: _instance_type(shape, per_gib.get(family.name))
+        shape.name: _instance_type(shape, per_gib[family.name])
         for family in FAMILIES.values()
         for shape in shapes(family)
     }
