@@ -23,7 +23,7 @@ from runsfleet_runtime.github.errors import (
     UnavailableError,
 )
 from runsfleet_runtime.github.model import RunnerScope
-from runsfleet_runtime.github.rest import RestApi
+from runsfleet_runtime.github.rest import Quota, Reply, RestApi
 
 RENEWED_BEFORE_SECONDS = 300.0
 """A token (it lives an hour) is replaced this long before it expires."""
@@ -104,15 +104,121 @@ class Installations:
             InstallationNotFoundError: If the App is not installed there.
             GitHubError: As ``RestApi.call``.
         """
+        reply = self._send(
+            method,
+            path,
+            lambda: self._token(scope, installation_id, permissions, deadline),
+            permissions=permissions,
+            body=body,
+            deadline=deadline,
+            cures=cures,
+        )
+        return reply.body
+
+    def call_as(
+        self,
+        installation_id: int,
+        method: str,
+        path: str,
+        *,
+        permissions: Permissions,
+        deadline: float | None = None,
+        cures: Mapping[int, str] | None = None,
+    ) -> Any:
+        """Send a request with a token of an installation that GitHub has just named.
+
+        Args:
+            installation_id: The installation; no other is looked up in its place.
+            method: HTTP method.
+            path: Path below the API's URL.
+            permissions: All that the token may do.
+            deadline: Epoch seconds after which to give up; 20 s from now by default.
+            cures: By status, what the reader of a refusal should do.
+
+        Returns:
+            The answer's JSON.
+
+        Raises:
+            CredentialsError: If GitHub does not accept the App, or its secret is unusable.
+            GitHubError: As ``RestApi.call``.
+        """
+        reply = self._send(
+            method,
+            path,
+            lambda: (installation_id, self._mint(installation_id, permissions, deadline)),
+            permissions=permissions,
+            body=None,
+            deadline=deadline,
+            cures=cures,
+        )
+        return reply.body
+
+    def call_as_app(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        deadline: float | None = None,
+        cures: Mapping[int, str] | None = None,
+    ) -> Reply:
+        """Send a request as the App itself.
+
+        Args:
+            method: HTTP method.
+            path: Path below the API's URL.
+            body: JSON to send.
+            deadline: Epoch seconds after which to give up; 20 s from now by default.
+            cures: By status, what the reader of a refusal should do.
+
+        Raises:
+            CredentialsError: If GitHub does not accept the App, or its secret is unusable.
+            GitHubError: As ``RestApi.call``.
+        """
         renewed = False
         while True:
-            installation, token = self._token(scope, installation_id, permissions, deadline)
+            try:
+                return self._rest.call(
+                    method,
+                    path,
+                    token=self._credentials.token(),
+                    caller="the app",
+                    body=body,
+                    deadline=deadline,
+                    cures=cures,
+                )
+            except RefusedError as error:
+                if error.status != _UNAUTHORIZED:
+                    raise
+                # the key may have been rotated since it was read
+                if renewed or not self._credentials.renew():
+                    raise CredentialsError(str(error)) from error
+                renewed = True
+
+    def quota(self, installation_id: int) -> Quota | None:
+        """Return what is left of an installation's requests; ``None`` when it is not known."""
+        return self._rest.quota(_caller(installation_id))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        choose: Callable[[], tuple[int, str]],
+        *,
+        permissions: Permissions,
+        body: Mapping[str, object] | None,
+        deadline: float | None,
+        cures: Mapping[int, str] | None,
+    ) -> Reply:
+        renewed = False
+        while True:
+            installation, token = choose()
             try:
                 return self._rest.call(
                     method,
                     path,
                     token=token,
-                    caller=f"installation {installation}",
+                    caller=_caller(installation),
                     body=body,
                     deadline=deadline,
                     cures=cures,
@@ -159,9 +265,9 @@ class Installations:
     def _look_up(self, scope: RunnerScope, deadline: float | None) -> int:
         cure = f"install the App on {scope.owner} and let it see {scope.owner}/{scope.name}"
         try:
-            body = self._as_app(
+            body = self.call_as_app(
                 "GET", f"{scope.repository_path}/installation", deadline=deadline, cures={404: cure}
-            )
+            ).body
         except NotFoundError as error:
             raise InstallationNotFoundError(str(error)) from error
         if not isinstance(body, dict) or not isinstance(body.get("id"), int):
@@ -178,13 +284,13 @@ class Installations:
         with slot.lock:
             if slot.token is None or self._clock() >= slot.expires_at - RENEWED_BEFORE_SECONDS:
                 wanted = ", ".join(f"{name}: {level}" for name, level in permissions.items())
-                body = self._as_app(
+                body = self.call_as_app(
                     "POST",
                     f"/app/installations/{installation}/access_tokens",
                     body={"permissions": dict(permissions)},
                     deadline=deadline,
                     cures={422: f"the fleet needs {wanted}; {_PERMISSION_CURE}"},
-                )
+                ).body
                 try:
                     slot.token = str(body["token"])
                     slot.expires_at = datetime.fromisoformat(body["expires_at"]).timestamp()
@@ -192,35 +298,6 @@ class Installations:
                     slot.token = None
                     raise UnavailableError("github's answer holds no installation token") from None
             return slot.token
-
-    def _as_app(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, object] | None = None,
-        deadline: float | None,
-        cures: Mapping[int, str],
-    ) -> Any:
-        renewed = False
-        while True:
-            try:
-                return self._rest.call(
-                    method,
-                    path,
-                    token=self._credentials.token(),
-                    caller="the app",
-                    body=body,
-                    deadline=deadline,
-                    cures=cures,
-                )
-            except RefusedError as error:
-                if error.status != _UNAUTHORIZED:
-                    raise
-                # the key may have been rotated since it was read
-                if renewed or not self._credentials.renew():
-                    raise CredentialsError(str(error)) from error
-                renewed = True
 
     def _slot(self, installation: int, permissions: Permissions) -> _Slot:
         with self._lock:
@@ -232,3 +309,7 @@ class Installations:
         with slot.lock:
             if slot.token == token:  # another thread may have replaced it already
                 slot.token = None
+
+
+def _caller(installation: int) -> str:
+    return f"installation {installation}"

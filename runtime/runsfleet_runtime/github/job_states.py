@@ -16,9 +16,8 @@ from runsfleet_runtime.github.errors import (
     InstallationNotFoundError,
     NotFoundError,
 )
-from runsfleet_runtime.github.installations import JOBS
+from runsfleet_runtime.github.installations import JOBS, Installations
 from runsfleet_runtime.github.model import JobState, RunnerScope
-from runsfleet_runtime.github.registration import CallsGitHub
 from runsfleet_runtime.telemetry.log import get_logger
 
 DEADLINE_SECONDS = 10.0
@@ -42,7 +41,7 @@ class JobStates:
         clock: Epoch seconds.
     """
 
-    def __init__(self, github: CallsGitHub, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, github: Installations, *, clock: Callable[[], float] = time.time) -> None:
         self._github = github
         self._clock = clock
 

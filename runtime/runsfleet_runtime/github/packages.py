@@ -22,9 +22,8 @@ from runsfleet_runtime.github.errors import (
     RefusedError,
     UnavailableError,
 )
-from runsfleet_runtime.github.installations import RUNNERS
+from runsfleet_runtime.github.installations import RUNNERS, Installations
 from runsfleet_runtime.github.model import RunnerPackage, RunnerScope
-from runsfleet_runtime.github.registration import CallsGitHub
 from runsfleet_runtime.telemetry.log import get_logger
 
 TTL_SECONDS = 3600.0
@@ -54,7 +53,7 @@ class RunnerPackages:
     """
 
     def __init__(
-        self, github: CallsGitHub, *, level: RunnerLevel, clock: Callable[[], float] = time.time
+        self, github: Installations, *, level: RunnerLevel, clock: Callable[[], float] = time.time
     ) -> None:
         self._github = github
         self._level = level

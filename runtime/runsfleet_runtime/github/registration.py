@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from runsfleet_runtime.contract.environment import RunnerLevel
@@ -29,7 +29,7 @@ from runsfleet_runtime.github.errors import (
 from runsfleet_runtime.github.installations import (
     RENEWED_BEFORE_SECONDS,
     RUNNERS,
-    Permissions,
+    Installations,
 )
 from runsfleet_runtime.github.model import (
     DEFAULT_GROUP_ID,
@@ -49,24 +49,6 @@ from runsfleet_runtime.telemetry.log import get_logger
 
 _log = get_logger("github.registration")
 _CONFLICT, _UNPROCESSABLE = 409, 422
-
-
-class CallsGitHub(Protocol):
-    """Sends a request for the installation that covers a repository (``Installations``)."""
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        scope: RunnerScope,
-        installation_id: int | None,
-        permissions: Permissions,
-        body: Mapping[str, object] | None = None,
-        deadline: float | None = None,
-        cures: Mapping[int, str] | None = None,
-    ) -> Any:
-        """Answer the JSON of GitHub's answer."""
 
 
 @dataclass(slots=True)
@@ -106,7 +88,7 @@ class RunnerRegistrar:
 
     def __init__(
         self,
-        github: CallsGitHub,
+        github: Installations,
         *,
         level: RunnerLevel,
         server_url: str,

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 from runsfleet_runtime.github.errors import (
     GitHubError,
@@ -50,6 +52,49 @@ _CURES = {
 }
 
 
+_NEXT_LINK = re.compile(r'<([^>]*)>;\s*rel="next"')
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A useful answer.
+
+    Attributes:
+        body: Its parsed JSON; ``None`` when it was empty.
+        headers: With lower-case names.
+    """
+
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def of_next_page(self, parameter: str) -> str | None:
+        """Return what a parameter of the next page's address is; ``None`` on the last page.
+
+        The address itself is not followed: it need not be one that may see the token.
+
+        Example:
+            >>> link = '<https://api.github.com/a?cursor=v1_x&per_page=9>; rel="next"'
+            >>> Reply([], {"link": link}).of_next_page("cursor")
+            'v1_x'
+        """
+        match = _NEXT_LINK.search(self.headers.get("link", ""))
+        values = parse_qs(urlsplit(match[1]).query).get(parameter) if match else None
+        return values[0] if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What GitHub said is left of an hour's requests.
+
+    Attributes:
+        left: Requests that may still be sent.
+        limit: Requests of an hour.
+    """
+
+    left: int
+    limit: int
+
+
 class RestApi:
     """Calls the REST API of github.com or of an Enterprise Server; safe for threads.
 
@@ -83,6 +128,7 @@ class RestApi:
         self._sleep = sleep
         self._uniform = uniform
         self._limits: dict[str, float] = {}
+        self._quotas: dict[str, Quota] = {}
         self._lock = threading.Lock()
 
     def call(
@@ -95,8 +141,8 @@ class RestApi:
         body: Mapping[str, object] | None = None,
         deadline: float | None = None,
         cures: Mapping[int, str] | None = None,
-    ) -> Any:
-        """Send a request and return the JSON of its answer.
+    ) -> Reply:
+        """Send a request and return its answer.
 
         Args:
             method: HTTP method.
@@ -106,9 +152,6 @@ class RestApi:
             body: JSON to send.
             deadline: Epoch seconds after which to give up; 20 s from now by default.
             cures: By status, what the reader of a refusal should do.
-
-        Returns:
-            The parsed JSON; ``None`` for an empty body.
 
         Raises:
             RateLimitedError: If a rate limit lasts longer than a few seconds or the deadline.
@@ -125,8 +168,10 @@ class RestApi:
             pause = 0.0
             try:
                 answer = self._exchange(method, path, token=token, body=body, deadline=deadline)
+                self._note_quota(caller, answer.headers)
                 if _OK <= answer.status < _MULTIPLE_CHOICES:
-                    return json.loads(answer.body) if answer.body.strip() else None
+                    found = json.loads(answer.body) if answer.body.strip() else None
+                    return Reply(found, answer.headers)
                 fault = f"{answer.status} {_message(answer)}"
                 if answer.status < _SERVER_ERROR and answer.status != _REQUEST_TIMEOUT:
                     self._raise_unless_limited(answer, caller, request, cures or {})
@@ -144,6 +189,17 @@ class RestApi:
                     f"{request} had no useful answer after {attempt} attempts, at last: {fault}"
                 )
             self._sleep(pause)
+
+    def quota(self, caller: str) -> Quota | None:
+        """Return what the last answer to a caller said is left; ``None`` when none said it."""
+        with self._lock:
+            return self._quotas.get(caller)
+
+    def _note_quota(self, caller: str, headers: Mapping[str, str]) -> None:
+        left, limit = (headers.get(f"x-ratelimit-{name}", "") for name in ("remaining", "limit"))
+        if left.isdecimal() and limit.isdecimal():
+            with self._lock:
+                self._quotas[caller] = Quota(int(left), int(limit))
 
     def _exchange(
         self,

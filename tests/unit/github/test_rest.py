@@ -33,7 +33,7 @@ def get(rest: RestApi) -> Callable[..., Any]:
     """Request one path, whose answers each test scripts."""
 
     def call(**options: Any) -> Any:
-        return rest.call("GET", "/thing", token="secret-token", caller="me", **options)
+        return rest.call("GET", "/thing", token="secret-token", caller="me", **options).body
 
     return call
 
@@ -97,7 +97,7 @@ def test_redirect_keeps_method_and_body(rest: RestApi, github: Any, say: Any, st
     github.script["POST /repos/o/old"] = [say(status, {}, location=f"{API}/repositories/7")]
     github.script["POST /repositories/7"] = [say(201, {"ok": True})]
     body = {"labels": ["a"]}
-    answer = rest.call("POST", "/repos/o/old", token="t", caller="me", body=body)
+    answer = rest.call("POST", "/repos/o/old", token="t", caller="me", body=body).body
     assert answer == {"ok": True}
     assert [r.body for r in github.requests] == [body, body]
 
@@ -157,9 +157,9 @@ def test_rate_limit_tells_when_to_come_back_and_blocks_until_then(
         assert caught.value.retry_at == start + 30
     assert len(github.requests) == 1
     github.script[THING] = [say(200, {"a": 1})] * 2
-    assert rest.call("GET", "/thing", token="t", caller="another installation") == {"a": 1}
+    assert rest.call("GET", "/thing", token="t", caller="another installation").body == {"a": 1}
     clock.now = start + 30
-    assert rest.call("GET", "/thing", token="t", caller="me") == {"a": 1}
+    assert rest.call("GET", "/thing", token="t", caller="me").body == {"a": 1}
 
 
 def test_short_rate_limit_is_waited_out(get: Any, github: Any, clock: Any, say: Any) -> None:
