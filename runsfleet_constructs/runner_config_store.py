@@ -76,7 +76,7 @@ class RunnerConfigStore:
             )
             return
         allow_key(role, self._table.encryption_key)
-        allow(role, ["dynamodb:PutItem", "dynamodb:DeleteItem"], [self._table.table_arn])
+        allow(role, ["dynamodb:PutItem", "dynamodb:UpdateItem"], [self._table.table_arn])
 
     def grant_own(self, role: iam.Role) -> None:
         """Allow each instance of a role to read its own configuration.

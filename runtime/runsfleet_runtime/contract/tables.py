@@ -51,11 +51,27 @@ class JobAttr(StrEnum):
     UNSERVED = "unserved"  # 1 when closed by an instance that ran none of its run's jobs
     EXIT_CODE = "exit_code"
     ERROR = "error"
+    ON_DEMAND = "on_demand"  # 1 when spot is out of the question, since an interruption
+    INTERRUPTED_AT = "interrupted_at"  # epoch seconds; EC2 took, or announced to take, its instance
+    INTERRUPTION = "interruption"  # what EC2 or the instance said of it, for people
+    RERUN = "rerun"  # state of its re-run at GitHub: pending, requested, done, given_up
+    SLOT = "slot"  # 1 while it counts towards the caps on runners
     EXPIRES_AT = TTL_ATTRIBUTE
 
 
+class JobIndex(StrEnum):
+    """Global secondary indexes of the ``jobs`` table; each holds the keys alone.
+
+    They lag behind the table: what they name is read again, consistently, before it is acted on.
+    """
+
+    BY_STATUS = "by-status"  # status, updated_at: what the sweeps ask for
+    BY_INSTANCE = "by-instance"  # instance_id: whose job EC2 speaks of
+    BY_RUN = "by-run"  # run_id: what became of a run's other jobs
+
+
 class RunnerAttr(StrEnum):
-    """Attributes of the ``runners`` table: the configuration of each instance.
+    """Attributes of the ``runners`` table: the configuration of each instance, and that it ended.
 
     The partition key is ``{role id}:{instance id}``. That is what IAM knows the instance by
     (``aws:userid`` of an EC2 role session), so a policy can bind each instance to its own item.
@@ -64,8 +80,55 @@ class RunnerAttr(StrEnum):
     KEY = "instance_key"
     INSTANCE_ID = "instance_id"
     JOB_ID = "job_id"
-    CONFIG = "config"  # RunnerConfig as JSON
+    CONFIG = "config"  # RunnerConfig as JSON; gone with the instance's end
     CREATED_AT = "created_at"
+    ENDED_AT = "ended_at"  # epoch seconds; its end was taken: nothing is owed to it any more
+    EXPIRES_AT = TTL_ATTRIBUTE
+
+
+class CircuitAttr(StrEnum):
+    """Attributes of the ``circuit-state`` table: one item for each offering that ever failed."""
+
+    OFFERING = "offering"  # partition key; {capacity type}:{instance type}:{zone}
+    STATE = "state"  # closed, open, half-open
+    FAILURES = "failures"  # epoch seconds of those within the window, oldest first
+    TRIPS = "trips"  # how often in a row it opened; the cool-down grows with it
+    OPENED_AT = "opened_at"
+    OPEN_UNTIL = "open_until"  # epoch seconds; then one probe may pass
+    PROBE_UNTIL = "probe_until"  # epoch seconds; who probes must have answered by then
+    REASON = "reason"  # of the last transition, for people
+    VERSION = "version"  # one more with each write; a write names the one that it has seen
+    UPDATED_AT = "updated_at"
+    EXPIRES_AT = TTL_ATTRIBUTE
+
+
+class LeaseAttr(StrEnum):
+    """Attributes of the ``leases`` table: who may run a task now, and what the task remembers."""
+
+    NAME = "name"  # partition key, such as "sweep:orphaned_instances"
+    OWNER = "owner"
+    ENDS_AT = "ends_at"  # epoch seconds; the lease may be taken over afterwards
+    STATE = "state"  # JSON of what the task must remember between its runs, such as a cursor
+    RAN_AT = "ran_at"  # epoch seconds of the last run that ended
+    OUTCOME = "outcome"  # of that run
+    EXPIRES_AT = TTL_ATTRIBUTE
+
+
+class SlotAttr(StrEnum):
+    """Attributes of the ``slots`` table: how many runners each capped scope has now."""
+
+    SCOPE = "scope"  # partition key: "fleet", "owner:acme" or "repository:acme/web"
+    USED = "used"
+
+
+class AuditAttr(StrEnum):
+    """Attributes of the ``audit`` table: who changed what, and when."""
+
+    SUBJECT = "subject"  # partition key, such as "circuit:spot:c7g.xlarge:eu-central-1a"
+    AT = "at"  # sort key: ISO 8601 UTC with microseconds, and a random end
+    ACTOR = "actor"
+    ACTION = "action"
+    DETAIL = "detail"
     EXPIRES_AT = TTL_ATTRIBUTE
 
 

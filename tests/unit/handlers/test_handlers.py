@@ -191,7 +191,8 @@ def test_report_closes_the_record_and_a_poisoned_one_comes_back(
         },
     )
     key = {RunnerAttr.KEY.value: {"S": instance_key("AROA", "i-1")}}
-    cloud.dynamodb.put_item(TableName="runners", Item=key)
+    config = {RunnerAttr.CONFIG.value: {"S": "{}"}}
+    cloud.dynamodb.put_item(TableName="runners", Item=key | config)
     report = RunnerReport(
         instance_id="i-1", job_id=11, run_id=7, status=ReportStatus.SUCCESS, ran_job=True
     )
@@ -207,7 +208,9 @@ def test_report_closes_the_record_and_a_poisoned_one_comes_back(
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
     item = cloud.dynamodb.get_item(TableName="jobs", Key={JobAttr.ID.value: {"S": "11"}})["Item"]
     assert item[JobAttr.STATUS.value] == {"S": "completed"}
-    assert "Item" not in cloud.dynamodb.get_item(TableName="runners", Key=key)
+    ended = cloud.dynamodb.get_item(TableName="runners", Key=key)["Item"]
+    assert RunnerAttr.CONFIG.value not in ended
+    assert float(ended[RunnerAttr.ENDED_AT.value]["N"]) > 0
 
 
 def test_instance_cannot_report_for_another(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,5 +242,6 @@ def test_instance_cannot_report_for_another(cloud: Cloud, monkeypatch: pytest.Mo
         job |= {JobAttr.INSTANCE_ID.value: {"S": "i-1"}, JobAttr.DISPATCH.value: {"N": "0"}}
         cloud.dynamodb.put_item(TableName="jobs", Item=job)
         assert termination.handler({"Records": [record]}, Context()) == {"batchItemFailures": []}
-        left.append("Item" in cloud.dynamodb.get_item(TableName="runners", Key=key))
+        item = cloud.dynamodb.get_item(TableName="runners", Key=key)["Item"]
+        left.append(RunnerAttr.ENDED_AT.value not in item)
     assert left == [True, False]

@@ -107,12 +107,19 @@ def test_deletion_in_a_transaction(store: DynamoDBRunnerStore, clients: Any, con
     assert read(clients, config().instance_id) is None
 
 
-def test_deletion_may_be_repeated(store: DynamoDBRunnerStore, clients: Any, config: Any) -> None:
-    """Deleting what is not there is done already."""
-    store.put(config(), NOW)
+def test_deletion_may_be_repeated(clients: Any, config: Any) -> None:
+    """The secret is gone at once; that and when the instance ended stays known for a day."""
+    times = iter([NOW, NOW + 60])
+    store = DynamoDBRunnerStore(clients, table="runners", role_id=ROLE, clock=lambda: next(times))
+    store.put(config(), NOW - 60)
     for _ in range(2):
         store.delete(config().instance_id)
     assert read(clients, config().instance_id) is None
+    key = {"instance_key": {"S": f"{ROLE}:{config().instance_id}"}}
+    item = clients("dynamodb").get_item(TableName="runners", Key=key)["Item"]
+    assert "config" not in item
+    assert float(item["ended_at"]["N"]) == NOW
+    assert int(item["expires_at"]["N"]) == int(NOW) + 60 + 86400
 
 
 def test_failures_name_the_instance_and_no_secret(clients: Any, config: Any) -> None:
