@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import calls, cold_start, idle_cost, latency, synth
+from benchmarks import agent_start, calls, cold_start, idle_cost, latency, synth
 from benchmarks.measure import BenchmarkError, machine
 from benchmarks.report import Row, print_table
 
 BENCHMARKS: dict[str, Callable[[int | None], list[Row]]] = {
     "synth": synth.run,
     "cold_start": cold_start.run,
+    "agent_start": agent_start.run,
     "calls": calls.run,
     "latency": latency.run,
     "idle_cost": idle_cost.run,

@@ -247,7 +247,8 @@ def _private_key() -> str:
     return pem.decode()
 
 
-def _agent_package() -> str:
+def agent_package() -> str:
+    """Return the path of the agent's package, built if need be."""
     # elsewhere, since the constructs would bring all of the CDK and its node process in here
     code = (
         "from runsfleet_constructs.bundling.agent import build_agent_package as build;"
@@ -268,7 +269,7 @@ def _agent(folder: Path, stand_in: StandIn) -> Callable[[], Sample]:
     from runsfleet_runtime.contract.environment import AgentEnvironment
 
     home = folder / "home"
-    with zipfile.ZipFile(_agent_package()) as archive:
+    with zipfile.ZipFile(agent_package()) as archive:
         archive.extractall(home / "agent")
     # an agent that fails ends its machine, which is this one
     tools = folder / "bin"

@@ -52,10 +52,12 @@ class StandIn:
     Attributes:
         url: Its address, for AWS, GitHub and the metadata service alike.
         requests: Names of the requests so far, each with the time of its arrival.
+        items: The attributes of the one item that every table has.
     """
 
     def __init__(self, secrets: dict[str, str]) -> None:
         self.secrets = secrets
+        self.items: dict[str, Any] = {}
         self.requests: list[tuple[str, float]] = []
         self.arrived = threading.Condition()
         handler = type("Handler", (_Handler,), {"stand_in": self})
@@ -134,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             return {"SecretString": self.stand_in.secrets[asked["SecretId"]]}
         if name == "SendMessage":
             return {"MessageId": "1", "MD5OfMessageBody": "", "SequenceNumber": "1"}
+        if name == "GetItem" and self.stand_in.items:
+            return {"Item": self.stand_in.items}
         return {}
 
     def _github(self) -> Any:
