@@ -3,17 +3,23 @@
 GitHub refuses to register a runner below a floor, and hands no job to one that is more than 30 days
 behind its successor (docs.github.com, self-hosted runner updates). When a successor was released
 is not in GitHub's list of downloads; that there is one is, so a superseded runner is told at once,
-which is up to 30 days before it is refused.
+which is up to 30 days before it is refused. The very day is told by an endpoint of its own,
+``GET /orgs/ORG/actions/runners/deprecations/VERSION`` or that of a repository (github.blog/changelog,
+2026-09-03), which an Enterprise Server may not have: :func:`days_left`.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 
 REGISTRATION_FLOOR = "2.329.0"
 """Below it GitHub registers no runner (github.blog/changelog, 2026-06-12)."""
 
+_DAY_SECONDS = 86_400
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -52,3 +58,39 @@ def outdated(version: str, *, offered: str = "") -> Outdated | None:
     if floor is not None and found < floor:
         return Outdated.BELOW_FLOOR
     return Outdated.SUPERSEDED if newest is not None and found < newest else None
+
+
+def days_left(answer: Mapping[str, object], *, now: float) -> float | None:
+    """Return for how long GitHub still takes a version, by its answer about that version.
+
+    A runner that serves one job registers for each, so the earlier of the two ends counts: no more
+    registrations (``registration_deprecates_at``), no more jobs (``runtime_deprecates_at``).
+
+    Args:
+        answer: The JSON of GitHub's answer.
+        now: Epoch seconds.
+
+    Returns:
+        Days, negative when it is over; infinity for a version that has no end yet, which GitHub
+        says by null; ``None`` when the answer does not tell.
+
+    Example:
+        >>> end = "1970-01-08T00:00:00Z"
+        >>> days_left({"registration_deprecates_at": None, "runtime_deprecates_at": end}, now=0)
+        7.0
+    """
+    ends = []
+    for name in ("registration_deprecates_at", "runtime_deprecates_at"):
+        if name not in answer:
+            return None
+        text = answer[name]
+        if text is None:
+            continue
+        try:
+            end = datetime.fromisoformat(str(text))
+        except ValueError:
+            return None
+        if end.tzinfo is None:
+            return None
+        ends.append(end.timestamp())
+    return (min(ends) - now) / _DAY_SECONDS if ends else math.inf
