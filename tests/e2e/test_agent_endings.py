@@ -237,6 +237,7 @@ def test_an_agent_that_hangs_is_ended_by_the_watchdog(cloud: Cloud, trial: Try) 
         since = one.act("freeze-agent", instance)
         say("gone", one.ended_after(since, instance, 6 + 4 + 12))
     assert "watchdog: no sign of life" in one.instances[0]["reason"]
+    assert (one.record["status"], one.record["instance_id"]) == ("running", instance)
 
 
 def test_an_instance_whose_script_hangs_is_ended_by_the_watchdog(cloud: Cloud, trial: Try) -> None:
@@ -287,6 +288,7 @@ def test_a_report_that_nobody_takes_is_kept(cloud: Cloud, trial: Try) -> None:
         instance = one.until_instance()
         say("gone", one.ended_after(launched_at(one), instance, START_SECONDS + 25))
     assert one.job["conclusion"] == "success"
+    assert (one.record["status"], one.record["instance_id"]) == ("launched", instance)
     bucket = cloud.running.endpoints.outputs["RunnerCacheBucketName"]
     s3 = client(cloud, "s3")
     (key,) = [

@@ -4,8 +4,8 @@ GitHub refuses to register a runner below a floor, and hands no job to one that 
 behind its successor (docs.github.com, self-hosted runner updates). When a successor was released
 is not in GitHub's list of downloads; that there is one is, so a superseded runner is told at once,
 which is up to 30 days before it is refused. The very day is told by an endpoint of its own,
-``GET /orgs/ORG/actions/runners/deprecations/VERSION`` or that of a repository (github.blog/changelog,
-2026-09-03), which an Enterprise Server may not have: :func:`days_left`.
+``GET /orgs/ORG/actions/runners/deprecations/VERSION`` or that of a repository (github.blog,
+changelog of 2026-09-03), which an Enterprise Server may not have: :func:`days_left`.
 """
 
 from __future__ import annotations
