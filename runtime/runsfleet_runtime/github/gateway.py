@@ -22,7 +22,7 @@ from runsfleet_runtime.secrets.reader import ReadsSecrets
 
 @dataclass(frozen=True, slots=True)
 class GitHubGateway:
-    """The three things that functions ask of GitHub, over one set of tokens and connections.
+    """What functions ask of GitHub, over one set of tokens and connections.
 
     Make one for each process and keep it: it holds the caches.
 
@@ -30,11 +30,13 @@ class GitHubGateway:
         registrar: Registers and removes runners.
         packages: Knows the runner packages.
         job_states: Knows the states of jobs.
+        api: What they ask, for the adapters that only one function needs.
     """
 
     registrar: RunnerRegistrar
     packages: RunnerPackages
     job_states: JobStates
+    api: Installations
 
     @classmethod
     def connect(
@@ -90,4 +92,5 @@ class GitHubGateway:
             ),
             RunnerPackages(github, level=level, clock=clock),
             JobStates(github, clock=clock),
+            github,
         )
