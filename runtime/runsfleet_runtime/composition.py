@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from runsfleet_runtime.contract.environment import (
     ConfigStore,
     DispatchEnvironment,
+    HousekeepingEnvironment,
     LabelEnvironment,
+    RecordsEnvironment,
     TerminationEnvironment,
     WebhookEnvironment,
 )
@@ -31,7 +33,10 @@ from runsfleet_runtime.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runsfleet_runtime.contract.messages import HousekeepingTask
     from runsfleet_runtime.github.gateway import GitHubGateway
+    from runsfleet_runtime.housekeeping.ports import Task
+    from runsfleet_runtime.housekeeping.runner import TaskRunner
     from runsfleet_runtime.jobs.dispatch import Dispatcher
     from runsfleet_runtime.jobs.intake import Intake
     from runsfleet_runtime.runners.ports import StoresRunnerConfig
@@ -70,6 +75,15 @@ class TerminationFunction:
     reports: Reports
     metrics: Metrics
     instance_role_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HousekeepingFunction:
+    """What the housekeeping handler calls; ``make`` makes the task that is due."""
+
+    runner: TaskRunner
+    make: Callable[[HousekeepingTask], Task[Any]]
+    metrics: Metrics
 
 
 @cache
@@ -232,6 +246,35 @@ def termination() -> TerminationFunction:
     return TerminationFunction(reports, metrics, environment.instance_role_id)
 
 
+@cache
+@_without_collecting
+def housekeeping() -> HousekeepingFunction:
+    """Build the housekeeping function's use case."""
+    from runsfleet_runtime.housekeeping.dynamodb import DynamoDBLeases
+    from runsfleet_runtime.housekeeping.runner import TaskRunner
+    from runsfleet_runtime.housekeeping.tasks import Parts, make
+
+    environment = HousekeepingEnvironment.from_environ(os.environ)
+    metrics = _telemetry(Emitter.HOUSEKEEPING, environment.fleet)
+    parts = Parts(
+        environment=environment,
+        client=client,
+        github=cache(lambda: _github(environment)),
+        runners=cache(lambda: _runner_store(environment)),
+        metrics=metrics,
+        clock=time.time,
+        jitter=random.random,
+        new_id=_new_id,
+    )
+    runner = TaskRunner(
+        leases=DynamoDBLeases(client("dynamodb"), environment.leases_table),
+        metrics=metrics,
+        clock=time.time,
+        new_id=_new_id,
+    )
+    return HousekeepingFunction(runner, lambda name: make(name, parts), metrics)
+
+
 def label_settings(environment: LabelEnvironment, *, region: str) -> LabelSettings:
     """Return what labels are resolved against.
 
@@ -281,7 +324,7 @@ def _secrets() -> SecretReader:
 
 
 def _github(
-    environment: DispatchEnvironment | TerminationEnvironment, *, token_fallback: bool = False
+    environment: DispatchEnvironment | RecordsEnvironment, *, token_fallback: bool = False
 ) -> GitHubGateway:
     from runsfleet_runtime.github.gateway import GitHubGateway
 
@@ -295,7 +338,7 @@ def _github(
 
 
 def _runner_store(
-    environment: DispatchEnvironment | TerminationEnvironment,
+    environment: DispatchEnvironment | RecordsEnvironment,
 ) -> StoresRunnerConfig:
     from runsfleet_runtime.runners.dynamodb import DynamoDBRunnerStore
     from runsfleet_runtime.runners.ssm import SsmRunnerStore

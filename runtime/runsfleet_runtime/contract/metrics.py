@@ -10,8 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runsfleet_runtime.contract.messages import HousekeepingTask
+
 NAMESPACE = "RunsFleet"
 FLEET_DIMENSION = "Fleet"  # on every metric
+
+
+_TASKS = tuple(task.value for task in HousekeepingTask)
 
 
 class Unit(StrEnum):
@@ -28,6 +33,8 @@ class Emitter(StrEnum):
     WEBHOOK = "webhook"
     DISPATCH = "dispatch"
     TERMINATION = "termination"
+    EVENTS = "events"
+    HOUSEKEEPING = "housekeeping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,13 @@ class Metric:
         "EnqueueFailures",
         Unit.COUNT,
         Emitter.WEBHOOK,
-        "Deliveries answered with 5xx because the jobs queue refused the message.",
+        "Deliveries answered with 5xx because the jobs or events queue refused the message.",
+    )
+    JOB_ENDS_QUEUED = MetricDefinition(
+        "JobEndsQueued",
+        Unit.COUNT,
+        Emitter.WEBHOOK,
+        "Ends of jobs put on the events queue: cancelled, failed, or never given to our runners.",
     )
     JOBS_CLAIMED = MetricDefinition(
         "JobsClaimed",
@@ -131,6 +144,38 @@ class Metric:
         "Service",
         ("ec2", "github", "dynamodb", "sqs", "ssm"),
     )
+    BREAKER_OPEN = MetricDefinition(
+        "BreakerOpen",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Offerings that launches leave out now, whoever opened them; told each time they are read.",
+        "CapacityType",
+        ("spot", "on-demand"),
+    )
+    BREAKER_OPENED_BY_SHORTAGE = MetricDefinition(
+        "BreakerOpenedByShortage",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Offerings that the circuit breaker opened when EC2 once more had no capacity.",
+        "CapacityType",
+        ("spot", "on-demand"),
+    )
+    BREAKER_PROBES = MetricDefinition(
+        "BreakerProbes",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Offerings that one launch tried after their cool-down.",
+        "CapacityType",
+        ("spot", "on-demand"),
+    )
+    BREAKER_CLOSED = MetricDefinition(
+        "BreakerClosed",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Offerings that the circuit breaker closed: they delivered, or had no failure for long.",
+        "CapacityType",
+        ("spot", "on-demand"),
+    )
     JOBS_STARTED = MetricDefinition(
         "JobsStarted", Unit.COUNT, Emitter.TERMINATION, "Runners that reported their start."
     )
@@ -171,6 +216,97 @@ class Metric:
         Unit.COUNT,
         Emitter.TERMINATION,
         "Reports that were malformed or came from a former owner of the job.",
+    )
+    SPOT_INTERRUPTIONS = MetricDefinition(
+        "SpotInterruptions",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Spot warnings for our instances, by what became of their job: its runner had started, it "
+        "had only been launched, or there was none any more.",
+        "Job",
+        ("running", "launched", "without_job"),
+    )
+    REBALANCE_RECOMMENDATIONS = MetricDefinition(
+        "RebalanceRecommendations",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Instances of ours that EC2 says are at a raised risk of interruption; no interruptions.",
+    )
+    INSTANCES_LOST = MetricDefinition(
+        "InstancesLost",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Instances that ended without a word on their job, by what was done about it: dispatched "
+        "again, to be re-run, or closed.",
+        "Fate",
+        ("redispatched", "rerun", "closed"),
+    )
+    INSTANCES_RELEASED = MetricDefinition(
+        "InstancesReleased",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Idle instances that were ended as their job had ended at GitHub before they got it.",
+    )
+    JOBS_CANCELLED = MetricDefinition(
+        "JobsCancelled",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Jobs that ended at GitHub before a runner of ours had them.",
+    )
+    JOBS_RERUN = MetricDefinition(
+        "JobsRerun",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Interrupted jobs whose re-run is settled: GitHub took it, there was no need (the job "
+        "succeeded, was cancelled or is a re-run itself), or it was given up.",
+        "Result",
+        ("done", "not_needed", "given_up"),
+    )
+    EVENTS_REFUSED = MetricDefinition(
+        "EventsRefused",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Malformed messages of the events queue; they go to its dead-letter queue.",
+    )
+    SWEEP_RUNS = MetricDefinition(
+        "SweepRuns",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Runs of a sweep that ended, whether or not there was anything to do.",
+        "Task",
+        _TASKS,
+    )
+    SWEEP_RUNS_FAILED = MetricDefinition(
+        "SweepRunsFailed",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Those of them that could not read, or whose every action failed.",
+        "Task",
+        _TASKS,
+    )
+    SWEEP_ACTIONS = MetricDefinition(
+        "SweepActions",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "What sweeps found left over and ended, marked or made good.",
+        "Task",
+        _TASKS,
+    )
+    SWEEP_FAILURES = MetricDefinition(
+        "SweepFailures",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "What sweeps found left over and could not act on; the next run finds it again.",
+        "Task",
+        _TASKS,
+    )
+    BREAKER_OPENED_BY_INTERRUPTION = MetricDefinition(
+        "BreakerOpenedByInterruption",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Offerings that the circuit breaker opened when EC2 once more took an instance back.",
+        "CapacityType",
+        ("spot", "on-demand"),
     )
 
 
