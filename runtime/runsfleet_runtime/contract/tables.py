@@ -55,6 +55,7 @@ class JobAttr(StrEnum):
     INTERRUPTED_AT = "interrupted_at"  # epoch seconds; EC2 took, or announced to take, its instance
     INTERRUPTION = "interruption"  # what EC2 or the instance said of it, for people
     RERUN = "rerun"  # state of its re-run at GitHub: pending, requested, done, given_up
+    RERUN_REASON = "rerun_reason"  # of that state, for people
     SLOT = "slot"  # 1 while it counts towards the caps on runners
     EXPIRES_AT = TTL_ATTRIBUTE
 
@@ -91,10 +92,10 @@ class CircuitAttr(StrEnum):
 
     OFFERING = "offering"  # partition key; {capacity type}:{instance type}:{zone}
     STATE = "state"  # closed, open, half-open
-    FAILURES = "failures"  # epoch seconds of those within the window, oldest first
+    FAILURES = "failures"  # epoch seconds of each that still counts, by its id
     TRIPS = "trips"  # how often in a row it opened; the cool-down grows with it
     OPENED_AT = "opened_at"
-    OPEN_UNTIL = "open_until"  # epoch seconds; then one probe may pass
+    OPEN_UNTIL = "open_until"  # epoch seconds; then one probe may pass, or when it was closed
     PROBE_UNTIL = "probe_until"  # epoch seconds; who probes must have answered by then
     REASON = "reason"  # of the last transition, for people
     VERSION = "version"  # one more with each write; a write names the one that it has seen
