@@ -300,6 +300,52 @@ class Metric:
         "Task",
         _TASKS,
     )
+    DELIVERIES_REDELIVERED = MetricDefinition(
+        "DeliveriesRedelivered",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Failed deliveries that GitHub was asked to deliver again.",
+    )
+    DELIVERIES_GIVEN_UP = MetricDefinition(
+        "DeliveriesGivenUp",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Deliveries that failed for a day, whatever was tried; GitHub fails their jobs by then.",
+    )
+    JOBS_RECOVERED = MetricDefinition(
+        "JobsRecovered",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Jobs that would have waited in vain: no delivery announced them, their message was lost, "
+        "or their runner served another job.",
+        "Way",
+        ("unannounced", "message_lost", "still_queued"),
+    )
+    RUNNERS_DEREGISTERED = MetricDefinition(
+        "RunnersDeregistered",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Runners of instances that are gone, taken off GitHub's list.",
+    )
+    RUNNER_VERSION_DAYS_LEFT = MetricDefinition(
+        "RunnerVersionDaysLeft",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Days until GitHub refuses a runner version that is in use or offered (look at the "
+        "minimum); a version without a known end is left out.",
+    )
+    GITHUB_REQUESTS_LEFT = MetricDefinition(
+        "GitHubRateLimitLeft",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Requests that GitHub still allows an installation of the App within the hour.",
+    )
+    PERMISSIONS_MISSING = MetricDefinition(
+        "PermissionsMissing",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Installations of the App that lack a permission which a sweep needs; it passes them over.",
+    )
     BREAKER_OPENED_BY_INTERRUPTION = MetricDefinition(
         "BreakerOpenedByInterruption",
         Unit.COUNT,

@@ -23,8 +23,11 @@ from runsfleet_runtime.github.errors import (
     UnavailableError,
 )
 from runsfleet_runtime.github.model import RunnerScope
-from runsfleet_runtime.github.rest import Quota, Reply, RestApi
+from runsfleet_runtime.github.rest import DEFAULT_DEADLINE_SECONDS, Quota, Reply, RestApi
 
+SWEEP_DEADLINE_SECONDS = 9.0
+"""Of a request that a sweep makes: it has time for two at the end of its own (``RESERVED_SECONDS``
+of housekeeping's runner)."""
 RENEWED_BEFORE_SECONDS = 300.0
 """A token (it lives an hour) is replaced this long before it expires."""
 _UNAUTHORIZED = 401
@@ -104,6 +107,8 @@ class Installations:
             InstallationNotFoundError: If the App is not installed there.
             GitHubError: As ``RestApi.call``.
         """
+        if deadline is None:
+            deadline = self._clock() + DEFAULT_DEADLINE_SECONDS
         reply = self._send(
             method,
             path,
@@ -132,7 +137,7 @@ class Installations:
             method: HTTP method.
             path: Path below the API's URL.
             permissions: All that the token may do.
-            deadline: Epoch seconds after which to give up; 20 s from now by default.
+            deadline: Epoch seconds after which to give up; 9 s from now by default.
             cures: By status, what the reader of a refusal should do.
 
         Returns:
@@ -142,6 +147,8 @@ class Installations:
             CredentialsError: If GitHub does not accept the App, or its secret is unusable.
             GitHubError: As ``RestApi.call``.
         """
+        if deadline is None:
+            deadline = self._clock() + SWEEP_DEADLINE_SECONDS
         reply = self._send(
             method,
             path,
@@ -168,13 +175,15 @@ class Installations:
             method: HTTP method.
             path: Path below the API's URL.
             body: JSON to send.
-            deadline: Epoch seconds after which to give up; 20 s from now by default.
+            deadline: Epoch seconds after which to give up; 9 s from now by default.
             cures: By status, what the reader of a refusal should do.
 
         Raises:
             CredentialsError: If GitHub does not accept the App, or its secret is unusable.
             GitHubError: As ``RestApi.call``.
         """
+        if deadline is None:
+            deadline = self._clock() + SWEEP_DEADLINE_SECONDS
         renewed = False
         while True:
             try:
