@@ -10,10 +10,7 @@ changelog of 2026-09-03), which an Enterprise Server may not have: :func:`days_l
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
 from enum import StrEnum
 
 REGISTRATION_FLOOR = "2.329.0"
@@ -60,37 +57,25 @@ def outdated(version: str, *, offered: str = "") -> Outdated | None:
     return Outdated.SUPERSEDED if newest is not None and found < newest else None
 
 
-def days_left(answer: Mapping[str, object], *, now: float) -> float | None:
-    """Return for how long GitHub still takes a version, by its answer about that version.
+def days_left(
+    *, registration_ends_at: float | None, runtime_ends_at: float | None, now: float
+) -> float | None:
+    """Return for how many days GitHub still takes a version whose ends it has told.
 
-    A runner that serves one job registers for each, so the earlier of the two ends counts: no more
-    registrations (``registration_deprecates_at``), no more jobs (``runtime_deprecates_at``).
+    A runner that serves one job registers for each, so the earlier of the two ends counts.
 
     Args:
-        answer: The JSON of GitHub's answer.
+        registration_ends_at: Epoch seconds from which it is not registered; ``None`` without end.
+        runtime_ends_at: Epoch seconds from which it is given no job; ``None`` without end.
         now: Epoch seconds.
 
     Returns:
-        Days, negative when it is over; infinity for a version that has no end yet, which GitHub
-        says by null; ``None`` when the answer does not tell.
+        Days, negative when it is over; ``None`` for a version without end, as the newest one is.
+        A version of which GitHub told nothing is another matter, and the caller's.
 
     Example:
-        >>> end = "1970-01-08T00:00:00Z"
-        >>> days_left({"registration_deprecates_at": None, "runtime_deprecates_at": end}, now=0)
+        >>> days_left(registration_ends_at=None, runtime_ends_at=604_800, now=0)
         7.0
     """
-    ends = []
-    for name in ("registration_deprecates_at", "runtime_deprecates_at"):
-        if name not in answer:
-            return None
-        text = answer[name]
-        if text is None:
-            continue
-        try:
-            end = datetime.fromisoformat(str(text))
-        except ValueError:
-            return None
-        if end.tzinfo is None:
-            return None
-        ends.append(end.timestamp())
-    return (min(ends) - now) / _DAY_SECONDS if ends else math.inf
+    ends = [end for end in (registration_ends_at, runtime_ends_at) if end is not None]
+    return (min(ends) - now) / _DAY_SECONDS if ends else None
