@@ -115,6 +115,20 @@ def test_the_watchdog_comes_before_anything_that_may_fail() -> None:
     assert places == sorted(places)
 
 
+def test_an_agent_that_died_is_spoken_for() -> None:
+    """Within 120 s, in the agent's own environment, and before the instance ends."""
+    text = powershell(script())
+    (died,) = re.findall(
+        r"if \(\$status -notin 0, -1073741510\) \{\n(.*?)\n  \}\n", text, re.DOTALL
+    )
+    assert '"-m runsfleet_runtime.agent.last_words $status"' in died
+    assert "$words.WaitForExit(120000)" in died
+    assert commands(died) == ["Write-Output", "Start-Process"]
+    order = ["$status = $process.ExitCode", "last_words $status", "} finally {"]
+    places = [text.index(mark) for mark in order]
+    assert places == sorted(places)
+
+
 def test_the_watchdog_needs_nothing_of_the_script() -> None:
     """It calls what Windows has, holds its limits as numbers, and ends the instance itself."""
     text = watchdog(powershell(script()))
