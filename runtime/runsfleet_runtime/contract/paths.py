@@ -33,6 +33,42 @@ KEPT_REPORTS_PREFIX = "reports/"
 """Beginning of the keys of such reports in the fleet's cache bucket."""
 
 
+ARCHIVED_JOBS_PREFIX = "jobs/"
+"""Beginning of the keys of archived job records in the fleet's cache bucket."""
+
+
+def archived_jobs_key(day: str, batch_id: str) -> str:
+    """Return the S3 key of a batch of archived job records, as JSON Lines.
+
+    Args:
+        day: Day of the archiving, ISO 8601.
+        batch_id: Tells the batches of a day apart.
+
+    Example:
+        >>> archived_jobs_key("2026-11-21", "4f1c")
+        'jobs/2026/11/21/4f1c.jsonl'
+    """
+    return f"{ARCHIVED_JOBS_PREFIX}{day.replace('-', '/')}/{batch_id}.jsonl"
+
+
+COST_REPORTS_PREFIX = "cost/"
+"""Beginning of the keys of cost reports in the fleet's cache bucket."""
+
+
+def cost_report_key(day: str, suffix: str) -> str:
+    """Return the S3 key of a day's cost report.
+
+    Args:
+        day: The day, ISO 8601.
+        suffix: ``md``, ``html``, or ``json`` for the summary that later days compare with.
+
+    Example:
+        >>> cost_report_key("2026-11-21", "md")
+        'cost/2026/11/21.md'
+    """
+    return f"{COST_REPORTS_PREFIX}{day.replace('-', '/')}.{suffix}"
+
+
 def kept_report_key(role_id: str, instance_id: str) -> str:
     """Return the S3 key of a report that the termination queue did not take.
 
