@@ -23,7 +23,7 @@ from runsfleet_runtime.cost.model import Item, Price
 from runsfleet_runtime.cost.prices import KnowsPrices
 from runsfleet_runtime.telemetry.log import get_logger
 
-log = get_logger("cost.pricing")
+log = get_logger("cost.aws_prices")
 
 PRICING_REGIONS: Final = ("us-east-1", "eu-central-1", "ap-south-1")
 """Where the price list answers (botocore's endpoints)."""

@@ -12,9 +12,9 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from runsfleet_runtime.cost.aws_prices import AwsPrices, mean_price, pricing_region
 from runsfleet_runtime.cost.model import Day, Item
 from runsfleet_runtime.cost.prices import ListedPrices
-from runsfleet_runtime.cost.pricing import AwsPrices, mean_price, pricing_region
 from runsfleet_runtime.cost.reckon import reckon
 from runsfleet_runtime.cost.report import CostReport
 from runsfleet_runtime.cost.s3 import ReportsUnavailableError, S3Reports
