@@ -16,6 +16,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runsfleet_runtime.contract.environment import (
+    BreakerEnvironment,
     ConfigStore,
     DispatchEnvironment,
     HousekeepingEnvironment,
@@ -33,6 +34,7 @@ from runsfleet_runtime.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runsfleet_runtime.circuit_breaker.breaker import Breaker
     from runsfleet_runtime.contract.messages import HousekeepingTask
     from runsfleet_runtime.github.gateway import GitHubGateway
     from runsfleet_runtime.housekeeping.ports import Task
@@ -145,6 +147,7 @@ class _LateClient:
 @_without_collecting
 def webhook() -> WebhookFunction:
     """Build the webhook function's use case."""
+    from runsfleet_runtime.interruptions.sqs import SqsEvents
     from runsfleet_runtime.jobs.intake import Intake
     from runsfleet_runtime.jobs.sqs import SqsJobs
 
@@ -156,6 +159,7 @@ def webhook() -> WebhookFunction:
         secret=environment.webhook_secret,
         secrets=_secrets(),
         queue=SqsJobs(client("sqs"), environment.jobs_queue_url),
+        events=SqsEvents(client("sqs"), environment.events_queue_url),
         metrics=metrics,
         clock=time.time,
     )
@@ -181,6 +185,9 @@ def dispatch() -> DispatchFunction:
             targets={target.platform: target for target in environment.launch_targets},
             subnet_ids=environment.subnet_ids,
             private_subnet_ids=environment.private_subnet_ids,
+            subnet_zones={
+                subnet.subnet_id: subnet.availability_zone for subnet in environment.subnet_zones
+            },
             images={image.name: image for image in environment.images},
             job_deadline_seconds=environment.job_deadline_seconds,
         ),
@@ -200,6 +207,7 @@ def dispatch() -> DispatchFunction:
             max_runtime_seconds=environment.max_runtime_seconds,
             idle_timeout_seconds=environment.idle_timeout_seconds,
         ),
+        breaker=_breaker(environment, Emitter.DISPATCH, metrics),
         metrics=metrics,
         clock=time.time,
         jitter=random.random,
@@ -321,6 +329,26 @@ def _secrets() -> SecretReader:
         },
         clock=time.time,
     )
+
+
+def _breaker(environment: BreakerEnvironment, emitter: Emitter, metrics: Metrics) -> Breaker:
+    from runsfleet_runtime.circuit_breaker.breaker import Breaker
+    from runsfleet_runtime.circuit_breaker.dynamodb import DynamoDBCircuits
+    from runsfleet_runtime.circuit_breaker.model import BreakerPolicy
+
+    policy = BreakerPolicy(
+        threshold=environment.breaker_threshold,
+        window_seconds=environment.breaker_window_seconds,
+        cooldown_seconds=environment.breaker_cooldown_seconds,
+    )
+    store = DynamoDBCircuits(
+        client("dynamodb"),
+        table=environment.circuit_table,
+        audit_table=environment.audit_table,
+        policy=policy,
+        new_id=_new_id,
+    )
+    return Breaker(store, policy=policy, actor=emitter.value, metrics=metrics, clock=time.time)
 
 
 def _github(

@@ -72,13 +72,13 @@ class Ec2Fleet:
             LaunchedInstance(
                 instance_id=instance_id,
                 instance_type=group.get("InstanceType", ""),
-                availability_zone=_zone(group),
+                availability_zone=_zone(group, request),
                 capacity=request.capacity,
             )
             for group in answer.get("Instances", [])
             for instance_id in group.get("InstanceIds", [])
         )
-        errors = tuple(_capacity_error(e, request.capacity) for e in answer.get("Errors", []))
+        errors = tuple(_capacity_error(e, request) for e in answer.get("Errors", []))
         if errors:
             log.warning(
                 "offerings without capacity",
@@ -184,16 +184,19 @@ def _override(part: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _zone(group: dict[str, Any]) -> str:
-    return str(group.get("AvailabilityZone") or _override(group).get("AvailabilityZone", ""))
+def _zone(part: dict[str, Any], request: LaunchRequest) -> str:
+    """Return the zone; where EC2 names the subnet alone, its zone, or else the subnet."""
+    override = _override(part)
+    zone = part.get("AvailabilityZone") or override.get("AvailabilityZone")
+    subnet = part.get("SubnetId") or override.get("SubnetId", "")
+    return str(zone or request.zones.get(subnet, subnet))
 
 
-def _capacity_error(error: dict[str, Any], capacity: CapacityType) -> CapacityError:
-    override = _override(error)
+def _capacity_error(error: dict[str, Any], request: LaunchRequest) -> CapacityError:
     return CapacityError(
         code=error.get("ErrorCode", ""),
         message=error.get("ErrorMessage", ""),
-        instance_type=override.get("InstanceType", ""),
-        availability_zone=override.get("AvailabilityZone") or override.get("SubnetId", ""),
-        capacity=capacity,
+        instance_type=_override(error).get("InstanceType", ""),
+        availability_zone=_zone(error, request),
+        capacity=request.capacity,
     )

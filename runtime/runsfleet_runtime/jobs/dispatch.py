@@ -1,8 +1,9 @@
 """Dispatch: a batch of queued jobs becomes launched, configured instances.
 
 For each batch: claim -> group by equal spec -> ONE CreateFleet a group (spot, and once more
-on-demand for what spot did not deliver) -> register a runner for each instance -> write its
-configuration and the job's record in one transaction.
+on-demand for what spot did not deliver, each without the offerings that the circuit breaker holds
+open) -> register a runner for each instance -> write its configuration and the job's record in one
+transaction -> tell the breaker.
 
 What must hold whatever fails:
 
@@ -22,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from runsfleet_runtime.circuit_breaker.model import Failure, FailureKind
+from runsfleet_runtime.circuit_breaker.ports import GuardsOfferings
 from runsfleet_runtime.contract.environment import LaunchTarget, OfferedImage
 from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig
 from runsfleet_runtime.contract.metrics import Metric
@@ -30,8 +33,10 @@ from runsfleet_runtime.fleet.plan import (
     CapacityType,
     LaunchedInstance,
     LaunchRequest,
+    LaunchResult,
     capacity_for,
     client_token,
+    judge,
 )
 from runsfleet_runtime.fleet.ports import LaunchesInstances
 from runsfleet_runtime.jobs.backoff import retry_delay
@@ -128,6 +133,7 @@ class DispatchSettings:
         targets: Launch target by platform.
         subnet_ids: Subnets of ordinary instances.
         private_subnet_ids: Subnets of instances with ``private=true``.
+        subnet_zones: Zone by subnet.
         images: Image by the name that labels call it.
         job_deadline_seconds: A job older than this is given up.
     """
@@ -136,6 +142,7 @@ class DispatchSettings:
     targets: Mapping[str, LaunchTarget]
     subnet_ids: tuple[str, ...]
     private_subnet_ids: tuple[str, ...] = ()
+    subnet_zones: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, OfferedImage] = field(default_factory=dict)
     job_deadline_seconds: float = 24 * 3600
 
@@ -153,6 +160,9 @@ class _Held:
         return self.received.job
 
 
+_Asked = tuple[LaunchRequest, LaunchResult]
+
+
 class Dispatcher:
     """The use case of the dispatch function.
 
@@ -162,6 +172,7 @@ class Dispatcher:
         queue: The jobs queue.
         instances: EC2.
         runners: GitHub and the configuration store.
+        breaker: Which offerings are not worth asking for just now.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
         jitter: Returns a random number in [0, 1).
@@ -176,6 +187,7 @@ class Dispatcher:
         queue: SendsJobs,
         instances: LaunchesInstances,
         runners: ConfiguresRunners,
+        breaker: GuardsOfferings,
         metrics: CountsMetrics,
         clock: Callable[[], float],
         jitter: Callable[[], float],
@@ -186,6 +198,7 @@ class Dispatcher:
         self._queue = queue
         self._instances = instances
         self._runners = runners
+        self._breaker = breaker
         self._metrics = metrics
         self._clock = clock
         self._jitter = jitter
@@ -205,8 +218,11 @@ class Dispatcher:
         due = self._due(_newest_of_each_job(batch), returned)
         deadline -= _CLEAN_UP_SECONDS
         held = self._prepare(self._claim(due, returned), returned, deadline=deadline)
+        launches: list[_Asked] = []
         for group in _groups(held):
-            self._launch_group(group, returned, deadline=deadline)
+            launches += self._launch_group(group, returned, deadline=deadline)
+        if self._clock() < deadline:  # the jobs come first; what is not told now fails once more
+            self._tell_breaker(launches)
         return returned
 
     # -- what to launch for --------------------------------------------------------------------
@@ -332,16 +348,12 @@ class Dispatcher:
 
     # -- launching -----------------------------------------------------------------------------
 
-    def _launch_group(self, group: Sequence[_Held], returned: set[str], *, deadline: float) -> None:
-        spec = group[0].spec
-        first = capacity_for(spec, on_demand=group[0].job.on_demand)
-        instances, failed = self._buy(group, spec, first)
+    def _launch_group(
+        self, group: Sequence[_Held], returned: set[str], *, deadline: float
+    ) -> list[_Asked]:
+        asked = self._buy(group)
+        instances = [i for _, result in asked for i in result.instances]
         short = group[len(instances) :]
-        if short and not failed and first is CapacityType.SPOT:
-            log.warning("spot fell short", extra={"asked": len(group), "short": len(short)})
-            more, failed = self._buy(short, spec, CapacityType.ON_DEMAND)
-            instances += more
-            short = group[len(instances) :]
         served = list(zip(group, instances, strict=False))
         surplus = [i.instance_id for i in instances[len(group) :]]
         if surplus:
@@ -352,27 +364,86 @@ class Dispatcher:
             self._metrics.add(Metric.LAUNCH_SHORTFALL, len(short))
             log.warning("launch shortfall", extra={"jobs": [h.job.job_id for h in short]})
             self._hand_back([(held, 0.0) for held in short], returned)
+        return asked
 
-    def _buy(
-        self, group: Sequence[_Held], spec: RunnerSpec, capacity: CapacityType
-    ) -> tuple[list[LaunchedInstance], bool]:
-        subnets = self._settings.private_subnet_ids if spec.private else self._settings.subnet_ids
-        result = self._instances.launch(
-            LaunchRequest(
-                spec=spec,
-                count=len(group),
-                capacity=capacity,
-                instance_types=tuple(t.name for t in candidates(spec)),
-                subnet_ids=subnets,
-                target=self._settings.targets[spec.platform],
-                image=self._settings.images[spec.image] if spec.image else None,
-                client_token=client_token([h.claim_id for h in group], capacity),
-            )
-        )
+    def _buy(self, group: Sequence[_Held]) -> list[_Asked]:
+        """Ask EC2 by one way of buying, and on-demand once for what spot did not deliver.
+
+        What the breaker holds open is left out; a way of buying that has nothing else is passed
+        over. When on-demand has nothing else either, all that was passed over is asked for as if
+        there were no breaker: it may save calls, but must never keep a job from being launched.
+        """
+        first = capacity_for(group[0].spec, on_demand=group[0].job.on_demand)
+        is_spot = first is CapacityType.SPOT
+        passed_over: list[CapacityType] = []
+        asked: list[_Asked] = []
+        for capacity in (first, CapacityType.ON_DEMAND) if is_spot else (first,):
+            request = self._request(_short(group, asked), capacity)
+            request = request.without(self._breaker.closed_to(request.offerings()))
+            if not request.overrides():
+                log.info("all offerings are open", extra={"capacity_type": capacity.value})
+                passed_over.append(capacity)
+            elif self._ask(request, asked):
+                return asked
+        if CapacityType.ON_DEMAND in passed_over:
+            for capacity in passed_over:
+                if self._ask(self._request(_short(group, asked), capacity), asked):
+                    break
+        return asked
+
+    def _ask(self, request: LaunchRequest, asked: list[_Asked]) -> bool:
+        """Ask EC2; whether that was all: nothing is short, or the call as a whole failed."""
+        result = self._instances.launch(request)
+        asked.append((request, result))
         if result.failed:
             self._metrics.add(Metric.API_ERRORS, kind="ec2")
-            log.error("launch failed", extra={"error": result.failed, "jobs": len(group)})
-        return list(result.instances), bool(result.failed)
+            log.error("launch failed", extra={"error": result.failed, "jobs": request.count})
+            return True
+        short = request.count - len(result.instances)
+        if short > 0:
+            log.warning(
+                "fell short",
+                extra={
+                    "capacity_type": request.capacity.value,
+                    "asked": request.count,
+                    "short": short,
+                    "left_out": len(request.left_out),
+                },
+            )
+        return short <= 0
+
+    def _request(self, group: Sequence[_Held], capacity: CapacityType) -> LaunchRequest:
+        spec = group[0].spec
+        subnets = self._settings.private_subnet_ids if spec.private else self._settings.subnet_ids
+        return LaunchRequest(
+            spec=spec,
+            count=len(group),
+            capacity=capacity,
+            instance_types=tuple(t.name for t in candidates(spec)),
+            subnet_ids=subnets,
+            zones=self._settings.subnet_zones,
+            target=self._settings.targets[spec.platform],
+            image=self._settings.images[spec.image] if spec.image else None,
+            client_token=client_token([h.claim_id for h in group], capacity),
+        )
+
+    def _tell_breaker(self, asked: Sequence[_Asked]) -> None:
+        """Tell what delivered, then what had nothing; a call that is repeated counts once."""
+        now = self._clock()
+        verdicts = [(request, judge(request, result)) for request, result in asked]
+        self._breaker.record_successes([o for _, verdict in verdicts for o in verdict.delivered])
+        self._breaker.record_failures(
+            [
+                Failure(
+                    offering=offering,
+                    kind=FailureKind.CAPACITY,
+                    at=now,
+                    id=request.client_token,
+                )
+                for request, verdict in verdicts
+                for offering in verdict.lacking
+            ]
+        )
 
     def _configure(
         self,
@@ -516,6 +587,11 @@ def _groups(held: Sequence[_Held]) -> list[list[_Held]]:
         key = (item.spec.group_key(), item.spec.pool, item.job.on_demand)
         groups.setdefault(key, []).append(item)
     return list(groups.values())
+
+
+def _short(group: Sequence[_Held], asked: Sequence[_Asked]) -> Sequence[_Held]:
+    """Return the jobs of a group for which no instance was launched yet."""
+    return group[sum(len(result.instances) for _, result in asked) :]
 
 
 def _launch(held: _Held, instance: LaunchedInstance, config: RunnerConfig) -> Launch:

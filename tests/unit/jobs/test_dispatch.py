@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runsfleet_runtime.circuit_breaker.model import Failure, FailureKind, Offering
 from runsfleet_runtime.contract.environment import LaunchTarget
 from runsfleet_runtime.contract.messages import JobMessage, RunnerConfig
 from runsfleet_runtime.contract.metrics import MetricDefinition
@@ -86,6 +87,9 @@ class World:
     github_fails_for: dict[int, float] = field(default_factory=dict)
     unready: set[int] = field(default_factory=set)
     is_final: bool = False
+    open: set[str] = field(default_factory=set)  # parts of the keys of open offerings
+    failures: list[Failure] = field(default_factory=list)
+    delivered: list[Offering] = field(default_factory=list)
     now: float = NOW
     ids: Any = field(default_factory=itertools.count)
 
@@ -199,6 +203,16 @@ class World:
             self.running.pop(instance_id)
         return True
 
+    # the breaker
+    def closed_to(self, offerings: Sequence[Offering]) -> frozenset[Offering]:
+        return frozenset(o for o in offerings if any(part in o.key for part in self.open))
+
+    def record_failures(self, failures: Sequence[Failure]) -> None:
+        self.failures += failures
+
+    def record_successes(self, offerings: Sequence[Offering]) -> None:
+        self.delivered += offerings
+
     # GitHub and the store
     def prepare(self, message: JobMessage, spec: RunnerSpec, *, deadline: float) -> None:
         del spec
@@ -267,6 +281,7 @@ class World:
             queue=self,
             instances=self,
             runners=self,
+            breaker=self,
             metrics=self,
             clock=lambda: self.now,
             jitter=lambda: 0.5,
@@ -313,6 +328,73 @@ def test_spot_shortfall_goes_on_demand_once() -> None:
         (CapacityType.ON_DEMAND, 2),
     ]
     assert Counter(world.running.values()) == {CapacityType.SPOT: 3, CapacityType.ON_DEMAND: 2}
+
+
+ZONES = {"subnet-a": "zone-a", "subnet-b": "zone-b"}
+
+
+def test_open_offerings_are_left_out_of_the_launch() -> None:
+    """A type in one zone that the breaker holds open is not asked for; its other zone is."""
+    world = World(open={"spot:t4g.medium:zone-a"})
+    assert world.dispatch(job(1), subnet_zones=ZONES) == set()
+    (request,) = world.requests
+    pairs = request.overrides()
+    assert ("t4g.medium", "subnet-a") not in pairs
+    assert ("t4g.medium", "subnet-b") in pairs
+    assert len(pairs) == 2 * len(request.instance_types) - 1
+
+
+def test_no_spot_left_goes_on_demand_at_once() -> None:
+    """When all spot offerings are open, no call is spent on them."""
+    world = World(open={"spot:"})
+    assert world.dispatch(job(1), subnet_zones=ZONES) == set()
+    assert [r.capacity for r in world.requests] == [CapacityType.ON_DEMAND]
+
+
+def test_a_breaker_never_makes_a_job_unlaunchable() -> None:
+    """When everything is open, everything is tried: spot first, then on-demand."""
+    world = World(open={":"}, capacity={CapacityType.SPOT: 1})
+    assert world.dispatch(job(1), job(2), subnet_zones=ZONES) == set()
+    assert [(r.capacity, r.count) for r in world.requests] == [
+        (CapacityType.SPOT, 2),
+        (CapacityType.ON_DEMAND, 1),
+    ]
+    assert all(len(r.overrides()) == 2 * len(r.instance_types) for r in world.requests)
+    assert len({r.client_token for r in world.requests}) == 2
+    world = World(open={":"})
+    assert world.dispatch(job(1, on_demand=True), subnet_zones=ZONES) == set()
+    assert [r.capacity for r in world.requests] == [CapacityType.ON_DEMAND]
+
+
+def test_spot_that_fell_short_is_not_asked_again_for_want_of_on_demand() -> None:
+    """With all on-demand offerings open they are tried all the same, and spot only once."""
+    world = World(open={"on-demand:"}, capacity={CapacityType.SPOT: 1})
+    assert world.dispatch(job(1), job(2), subnet_zones=ZONES) == set()
+    assert [(r.capacity, r.count) for r in world.requests] == [
+        (CapacityType.SPOT, 2),
+        (CapacityType.ON_DEMAND, 1),
+    ]
+
+
+def test_the_breaker_hears_what_delivered_and_what_lacked() -> None:
+    """Spot had nothing: each offering that was asked for failed once, by the launch's own id."""
+    world = World(open={"zone-b"}, capacity={CapacityType.SPOT: 0})
+    assert world.dispatch(job(1), subnet_zones=ZONES) == set()
+    spot, on_demand = world.requests
+    assert {f.offering.key for f in world.failures} == {
+        f"spot:{kind}:zone-a" for kind in spot.instance_types
+    }
+    assert {(f.id, f.at, f.kind) for f in world.failures} == {
+        (spot.client_token, NOW, FailureKind.CAPACITY)
+    }
+    assert [o.key for o in world.delivered] == [f"on-demand:{on_demand.instance_types[0]}:a"]
+
+
+def test_failed_launch_call_says_nothing_of_offerings() -> None:
+    """A throttled or refused call is nobody's lack of capacity."""
+    world = World(faults={"launch"})
+    world.dispatch(job(1), subnet_zones=ZONES)
+    assert (world.failures, world.delivered) == ([], [])
 
 
 def test_exact_shortfall_is_handed_back() -> None:
