@@ -155,7 +155,7 @@ class LocalCloud:
 
         clock.begin("emulator")
         progress("emulator", "starting AWS and GitHub on this machine")
-        await self.github.start()
+        await self.start_github()
         await self.aws.start(lambda line: progress("emulator", line))
 
         clock.begin("synth")
@@ -218,6 +218,19 @@ class LocalCloud:
             webhook_ssl=tls.client_context() if tls else None,
             webhook_concurrency=2 * (os.cpu_count() or 1),
         )
+
+    async def start_github(self) -> None:
+        """Have GitHub's stand-in listen, on another port if this one was taken since it was chosen.
+
+        Two local clouds that start at the same moment choose the same one.
+        """
+        for _ in GITHUB_PORTS:
+            try:
+                return await self.github.start()
+            except OSError:
+                await self.github.stop()
+                self.github = self._make_github(free_port_of(GITHUB_PORTS))
+        return await self.github.start()
 
     async def _move(self, place: Place, progress: Progress) -> None:
         """Be the account and region that the app names; known only once it was synthesized."""
