@@ -170,6 +170,28 @@ def test_ids_count_and_errors_may_stand_beside_them() -> None:
     assert not result.failed
 
 
+def test_a_subnet_stands_for_its_zone() -> None:
+    """Where EC2 names the subnet that was asked for, the zone is known from it."""
+    answer = {
+        "Instances": [
+            {"InstanceIds": ["i-1"], "InstanceType": "t4g.medium", "SubnetId": "subnet-a"}
+        ],
+        "Errors": [
+            {
+                "ErrorCode": "InsufficientInstanceCapacity",
+                "LaunchTemplateAndOverrides": {
+                    "Overrides": {"InstanceType": "c7g.large", "SubnetId": subnet}
+                },
+            }
+            for subnet in ("subnet-b", "subnet-c")
+        ],
+    }
+    request = replace(REQUEST, zones={"subnet-a": "zone-a", "subnet-b": "zone-b"})
+    result = Ec2Fleet(Client(answer), fleet="dev").launch(request)
+    assert result.instances[0].availability_zone == "zone-a"
+    assert [e.availability_zone for e in result.errors] == ["zone-b", "subnet-c"]
+
+
 @pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded"])
 def test_capacity_as_an_error_of_the_call_is_a_shortfall(code: str) -> None:
     """EC2 at times answers a lack of capacity by failing the call: on-demand may still do."""
