@@ -104,22 +104,22 @@ class JobUse:
 
 
 class Item(StrEnum):
-    """What else is billed, by its unit."""
+    """What else is billed, by its unit; the values are for people."""
 
-    GP3_GIB_MONTH = "gp3_gib_month"
-    IPV4_HOUR = "ipv4_hour"
-    LAMBDA_REQUEST = "lambda_request"
-    LAMBDA_GIB_SECOND = "lambda_gib_second"
-    SQS_FIFO_REQUEST = "sqs_fifo_request"
-    SQS_REQUEST = "sqs_request"
-    DYNAMODB_WRITE = "dynamodb_write"
-    DYNAMODB_READ = "dynamodb_read"
-    DYNAMODB_GIB_MONTH = "dynamodb_gib_month"
-    S3_GIB_MONTH = "s3_gib_month"
-    LOGS_GIB = "logs_gib"
-    SECRET_MONTH = "secret_month"  # noqa: S105 - the name of a price
-    METRIC_MONTH = "metric_month"
-    ALARM_MONTH = "alarm_month"
+    GP3_GIB_MONTH = "gp3 volumes"
+    IPV4_HOUR = "public IPv4 addresses"
+    LAMBDA_REQUEST = "Lambda requests"
+    LAMBDA_GIB_SECOND = "Lambda time"
+    SQS_FIFO_REQUEST = "SQS FIFO requests"
+    SQS_REQUEST = "SQS requests"
+    DYNAMODB_WRITE = "DynamoDB writes"
+    DYNAMODB_READ = "DynamoDB reads"
+    DYNAMODB_GIB_MONTH = "DynamoDB storage"
+    S3_GIB_MONTH = "S3 storage"
+    LOGS_GIB = "log ingestion"
+    SECRET_MONTH = "secrets"  # noqa: S105 - what a secret costs
+    METRIC_MONTH = "custom metrics"
+    ALARM_MONTH = "alarms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

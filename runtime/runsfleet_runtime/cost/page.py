@@ -71,7 +71,9 @@ def _columns(days: Sequence[tuple[str, float]]) -> str:
             f'height="{tall:.1f}"><title>{_e(day)}: {usd(amount)}</title></rect>'
         )
         if index % max(1, len(days) // 6) == 0:
-            marks.append(f'<text x="{x + step / 2:.1f}" y="{height + 16:.1f}">{_e(day[5:])}</text>')
+            marks.append(
+                f'<text x="{max(x + step / 2, 16):.1f}" y="{height + 16:.1f}">{_e(day[5:])}</text>'
+            )
     marks.append(f'<text class="most" x="0" y="11">{usd(most)}</text>')
     return (
         f'<svg viewBox="0 0 {width:.0f} {height + foot:.0f}" role="img" '

@@ -213,7 +213,7 @@ def reckon(
             lines.append(
                 Line(
                     section="services",
-                    what=item.value.replace("_", " "),
+                    what=item.value,
                     quantity=quantity,
                     unit=_SERVICE_UNITS[item],
                     price=prices.of(item),
@@ -314,7 +314,7 @@ class _Bill:
             lines.append(
                 Line(
                     section="storage",
-                    what="gp3 volumes",
+                    what=Item.GP3_GIB_MONTH.value,
                     quantity=self._disk_gib_seconds / 3600 / MONTH_HOURS,
                     unit="GiB-months",
                     price=self._prices.of(Item.GP3_GIB_MONTH),
@@ -324,7 +324,7 @@ class _Bill:
             lines.append(
                 Line(
                     section="network",
-                    what="public IPv4 addresses",
+                    what=Item.IPV4_HOUR.value,
                     quantity=self._ipv4_seconds / 3600,
                     unit="hours",
                     price=self._prices.of(Item.IPV4_HOUR),

@@ -65,9 +65,7 @@ class CostReport:
         if cost.unpriced:
             gaps.append("no price known for " + ", ".join(cost.unpriced))
         if cost.unmeasured:
-            gaps.append(
-                "not measured: " + ", ".join(name.replace("_", " ") for name in cost.unmeasured)
-            )
+            gaps.append("not measured: " + ", ".join(cost.unmeasured))
         return gaps
 
     def remarks(self) -> list[str]:

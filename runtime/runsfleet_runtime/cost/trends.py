@@ -153,7 +153,7 @@ def trends(today: Summary, earlier: Sequence[Summary]) -> Trends:
     if len(before_today) == _ANOMALY_DAYS:
         usual = statistics.median(s.usd for s in before_today)
     to_date = span(last, last.day)
-    recent = {(last - timedelta(days=n)).isoformat(): (last - timedelta(days=n)) for n in range(30)}
+    recent = [day.isoformat() for day in reversed(_back(last, 30))]
     return Trends(
         week=span(last, 7),
         before=span(last - timedelta(days=7), 7),

@@ -126,9 +126,9 @@ def test_what_was_not_measured_is_named_and_not_zero() -> None:
     """A service whose use is unknown has no line; one that was not used has none either."""
     services = {Item.LAMBDA_REQUEST: 1e6, Item.SQS_REQUEST: None, Item.S3_GIB_MONTH: 0.0}
     cost = bill(services=services)
-    assert [line.what for line in cost.lines] == ["lambda request"]
+    assert [line.what for line in cost.lines] == ["Lambda requests"]
     assert cost.usd == pytest.approx(0.20)
-    assert cost.unmeasured == ("sqs_request",)
+    assert cost.unmeasured == ("SQS requests",)
 
 
 def test_shares_name_who_caused_it() -> None:

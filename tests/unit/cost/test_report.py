@@ -97,7 +97,7 @@ def test_markdown_has_total_sources_and_gaps() -> None:
     text = report_of(cost_of()).to_markdown()
     assert "| Total | 1.56 USD |" in text
     assert "table of 2026-01-19 (us-east-1)" in text
-    assert "> Not in the sum: not measured: sqs request." in text
+    assert "> Not in the sum: not measured: SQS requests." in text
     assert "dated table" in text
     assert "acme/<0>\\|x" in text
 
