@@ -13,6 +13,7 @@ from runsfleet_runtime.contract.environment import RunnerLevel
 from runsfleet_runtime.github.installations import JOBS, Installations
 from runsfleet_runtime.github.listings import moment, numbered_pages, text
 from runsfleet_runtime.github.model import QueuedJob, RunnerScope
+from runsfleet_runtime.github.rest import Quota
 
 _STATUSES = ("queued", "in_progress")
 
@@ -71,6 +72,10 @@ class QueuedJobs:
         )
         found = (_job(entry, repository, run_id) for page in pages for entry in page)
         return [job for job in found if job is not None]
+
+    def quota(self, installation_id: int) -> Quota | None:
+        """Return what is left of an installation's requests; ``None`` when it is not known."""
+        return self._github.quota(installation_id)
 
     def _get(self, path: str, installation_id: int) -> Any:
         return self._github.call_as(installation_id, "GET", path, permissions=JOBS)
