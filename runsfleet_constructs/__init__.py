@@ -4,11 +4,21 @@
 own. See ``docs/constructs.md``.
 """
 
+from runsfleet_constructs.breaker import BreakerOptions
+from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.dispatch_function import DispatchFunction
+from runsfleet_constructs.ec2_events import Ec2Events
+from runsfleet_constructs.events_function import EventsFunction
 from runsfleet_constructs.fleet import RunnerFleet
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp, GitHubAppOptions, SecretSource
+from runsfleet_constructs.housekeeping_function import HousekeepingFunction
+from runsfleet_constructs.housekeeping_schedules import (
+    DEFAULT_SCHEDULES,
+    Housekeeping,
+    HousekeepingSchedules,
+)
 from runsfleet_constructs.job_queues import JobQueues
 from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.limits import FleetLimits
@@ -21,11 +31,16 @@ from runsfleet_constructs.runner_network import RunnerNetwork
 from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
+from runsfleet_runtime.contract.messages import HousekeepingTask
 from runsfleet_runtime.contract.metrics import Metric
 
 __all__ = [
+    "DEFAULT_SCHEDULES",
+    "BreakerOptions",
     "ConfigStore",
     "DispatchFunction",
+    "Ec2Events",
+    "EventsFunction",
     "FleetLimits",
     "FleetMetrics",
     "FleetTables",
@@ -33,12 +48,17 @@ __all__ = [
     "FunctionOptions",
     "GitHubApp",
     "GitHubAppOptions",
+    "Housekeeping",
+    "HousekeepingFunction",
+    "HousekeepingSchedules",
+    "HousekeepingTask",
     "JobQueues",
     "LabelAlias",
     "LabelImage",
     "LabelOptions",
     "Metric",
     "RunnerCacheBucket",
+    "RunnerCaps",
     "RunnerConfigStore",
     "RunnerFleet",
     "RunnerImage",

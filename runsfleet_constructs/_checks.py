@@ -53,6 +53,44 @@ def check_duration(name: str, value: cdk.Duration, least: int, most: int, cure: 
     return seconds
 
 
+class Findings:
+    """All that is wrong with a group of values, told at once.
+
+    Example:
+        >>> findings = Findings()
+        >>> findings.at_least("max_runners", 5, 1, "leave it out for no cap")
+        >>> findings.raise_all()
+    """
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def add(self, finding: str) -> None:
+        """Take note of something, with the value and the cure."""
+        self._found.append(finding)
+
+    def at_least(self, name: str, value: float, least: float, cure: str) -> None:
+        """Take note of a number that is too small."""
+        if not cdk.Token.is_unresolved(value) and value < least:
+            self.add(f"{name} must be at least {least:g}, got {value:g}; {cure}")
+
+    def between(self, name: str, value: float, least: float, most: float, cure: str) -> None:
+        """Take note of a number that is out of range."""
+        try:
+            check_between(name, value, least, most, cure)
+        except ValueError as error:
+            self.add(str(error))
+
+    def raise_all(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            ValueError: With each finding in a line of its own, if there is any.
+        """
+        if self._found:
+            raise ValueError("\n".join(self._found))
+
+
 def check_root_device(name: str) -> str:
     """Return the name of a root device if EC2 could know one by it.
 

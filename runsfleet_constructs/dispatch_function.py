@@ -8,6 +8,8 @@ from constructs import Construct
 from runsfleet_constructs._checks import check_fleet_name
 from runsfleet_constructs._function import FleetFunction
 from runsfleet_constructs._grants import allow, allow_key
+from runsfleet_constructs.breaker import BreakerOptions
+from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp
@@ -44,6 +46,8 @@ class DispatchFunction(FleetFunction):
         assets: Code of the functions.
         labels: What labels are resolved against.
         limits: The fleet's limits.
+        caps: How many runners may exist at once; by default as many as there are jobs.
+        breaker: When offerings of EC2 that fail are left alone.
         spot: Whether spot is used when a label does not say; default yes.
         options: The functions' options.
     """
@@ -62,18 +66,15 @@ class DispatchFunction(FleetFunction):
         assets: FunctionAssets,
         labels: LabelOptions | None = None,
         limits: FleetLimits | None = None,
+        caps: RunnerCaps | None = None,
+        breaker: BreakerOptions | None = None,
         spot: bool = True,
         options: FunctionOptions | None = None,
     ) -> None:
         labels, limits = labels or LabelOptions(), limits or FleetLimits()
         self.environment = DispatchEnvironment(
             fleet=check_fleet_name(fleet_name),
-            runner_level=github.runner_level,
             spot=spot,
-            github_app_secret=github.app.reference,
-            github_api_url=github.api_url,
-            github_server_url=github.server_url,
-            runner_group_id=github.runner_group_id,
             registration_token_fallback=github.registration_token_fallback,
             jobs_table=tables.jobs.table_name,
             jobs_queue_url=queues.jobs.queue_url,
@@ -81,10 +82,17 @@ class DispatchFunction(FleetFunction):
             launch_targets=instances.launch_targets,
             subnet_ids=instances.subnet_ids,
             private_subnet_ids=instances.private_subnet_ids,
+            subnet_zones=instances.subnet_zones,
+            circuit_table=tables.circuit_state.table_name,
+            audit_table=tables.audit.table_name,
+            slots_table=tables.slots.table_name,
             claim_lease_seconds=CLAIM_LEASE,
             job_deadline_seconds=limits.job_deadline_seconds,
             max_runtime_seconds=limits.max_runtime_seconds,
             idle_timeout_seconds=limits.idle_timeout_seconds,
+            **github.environment(),
+            **(caps or RunnerCaps()).environment(),
+            **(breaker or BreakerOptions()).environment(),
             **instances.offer(),
             **labels.to_environment(),
             **configurations.environment(),

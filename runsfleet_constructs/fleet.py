@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aws_cdk as cdk
 import jsii
@@ -15,10 +15,17 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from runsfleet_constructs._checks import check_fleet_name
+from runsfleet_constructs.breaker import BreakerOptions
+from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.dispatch_function import DispatchFunction
+from runsfleet_constructs.ec2_events import Ec2Events
+from runsfleet_constructs.events_function import EventsFunction
+from runsfleet_constructs.fleet_metrics import FleetMetricMethods
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp
+from runsfleet_constructs.housekeeping_function import HousekeepingFunction
+from runsfleet_constructs.housekeeping_schedules import Housekeeping, HousekeepingSchedules
 from runsfleet_constructs.job_queues import JobQueues
 from runsfleet_constructs.labels import LabelOptions
 from runsfleet_constructs.limits import FleetLimits
@@ -31,14 +38,10 @@ from runsfleet_constructs.runner_network import RunnerNetwork
 from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore
-from runsfleet_runtime.contract.metrics import Metric, MetricDefinition
-
-if TYPE_CHECKING:
-    from aws_cdk import aws_cloudwatch as cloudwatch
 
 
 @jsii.implements(ec2.IConnectable)
-class RunnerFleet(Construct):
+class RunnerFleet(FleetMetricMethods, Construct):
     """Ephemeral, self-hosted GitHub Actions runners: each job gets an instance of its own.
 
     Args:
@@ -64,12 +67,20 @@ class RunnerFleet(Construct):
             default yes.
         session_manager: Whether a shell can be opened on instances by Session Manager; default yes.
         limits: How long the fleet waits for what.
+        max_runners: Most runners that exist at once; by default as many as there are jobs. Jobs
+            beyond wait their turn.
+        max_runners_per_owner: Most runners of one organisation or user at once.
+        max_runners_per_repository: Most runners of one repository at once.
+        breaker: When an offering of EC2 that fails (a capacity type, instance type and zone) is
+            left alone, and for how long.
+        housekeeping: When the sweeps are due, where not as ``DEFAULT_SCHEDULES`` says.
         function_architecture: Processor of the functions; default arm64. The context
             ``runsfleet:function_architecture`` overrides it.
         log_retention: How long logs are kept; default one month.
-        removal_policy: What becomes of the jobs table and the cache bucket when they are removed
-            from the app; default ``RETAIN``, as a table that was deleted by mistake is gone.
-        point_in_time_recovery: Whether the jobs table can be restored; by default yes unless the
+        removal_policy: What becomes of the tables of jobs and audit rows and of the cache bucket
+            when they are removed from the app; default ``RETAIN``, as a table that was deleted by
+            mistake is gone.
+        point_in_time_recovery: Whether those tables can be restored; by default yes unless the
             removal policy is ``DESTROY``.
         encryption_key: Key of queues, tables, logs and bucket; by default keys that AWS owns, which
             cost nothing. Instances' volumes use the account's default key for EBS.
@@ -79,13 +90,18 @@ class RunnerFleet(Construct):
 
     Attributes:
         github: The GitHub App.
-        queues: Jobs and termination queue, each with its dead-letter queue.
-        tables: Jobs and, unless the store is Parameter Store, runner configurations.
+        queues: Queues of jobs, reports, events and sweeps, each with its dead-letter queue.
+        tables: Jobs, offerings, leases, slots, audit rows and, unless the store is Parameter Store,
+            runner configurations.
         cache: Bucket that caches runner packages.
         instances: Role, security group and launch templates.
         intake: HTTPS endpoint and webhook function.
         dispatch: Function that launches.
         termination: Function that closes jobs.
+        events: Function that acts on interruptions, ended instances and ended jobs.
+        ec2_events: Rules that bring EC2's events.
+        housekeeping: Function that carries out the sweeps.
+        sweeps: Schedules of the sweeps.
         metrics: Makes any metric of the catalogue.
 
     Example:
@@ -119,6 +135,11 @@ class RunnerFleet(Construct):
         runner_sudo: bool = True,
         session_manager: bool = True,
         limits: FleetLimits | None = None,
+        max_runners: int | None = None,
+        max_runners_per_owner: int | None = None,
+        max_runners_per_repository: int | None = None,
+        breaker: BreakerOptions | None = None,
+        housekeeping: HousekeepingSchedules | None = None,
         function_architecture: lambda_.Architecture | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
@@ -137,6 +158,11 @@ class RunnerFleet(Construct):
             encryption_key=encryption_key,
         )
         limits = limits or FleetLimits()
+        caps = RunnerCaps(
+            max_runners=max_runners,
+            max_runners_per_owner=max_runners_per_owner,
+            max_runners_per_repository=max_runners_per_repository,
+        )
         self.network = RunnerNetwork(self, "Network") if vpc is None else None
         self.vpc: ec2.IVpc = self.network.vpc if self.network is not None else _given(vpc)
         self.queues = JobQueues(self, "Queues", encryption_key=encryption_key)
@@ -188,9 +214,18 @@ class RunnerFleet(Construct):
             "tables": self.tables,
             "configurations": configurations,
             "limits": limits,
+            "caps": caps,
         }
-        self.dispatch = DispatchFunction(self, "Dispatch", labels=labels, spot=spot, **common)
+        self.dispatch = DispatchFunction(
+            self, "Dispatch", labels=labels, spot=spot, breaker=breaker, **common
+        )
         self.termination = TerminationFunction(self, "Termination", **common)
+        self.events = EventsFunction(self, "Events", breaker=breaker, **common)
+        self.housekeeping = HousekeepingFunction(
+            self, "Housekeeping", cache=self.cache, labels=labels, spot=spot, **common
+        )
+        self.ec2_events = Ec2Events(self, "Ec2Events", queues=self.queues)
+        self.sweeps = Housekeeping(self, "Sweeps", queues=self.queues, schedules=housekeeping)
 
     @property
     def webhook_url(self) -> str:
@@ -226,121 +261,21 @@ class RunnerFleet(Construct):
         """
         return self.instances.grant_terminate(grantee)
 
-    def metric(
-        self, definition: MetricDefinition, *, kind: str | None = None, **options: Any
-    ) -> cloudwatch.Metric:
-        """Return any metric of the catalogue for this fleet.
+    def grant_operate_breaker(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to see, open, close and reset circuits, and to leave audit rows of it.
 
         Args:
-            definition: One of ``runsfleet_runtime.contract.metrics.Metric``.
-            kind: Value of the metric's own dimension; required when it has one.
-            options: As for ``cloudwatch.Metric``.
-
-        Raises:
-            ValueError: If ``kind`` is none of the metric's values.
+            grantee: Who may, such as the role of the operators.
         """
-        return self.metrics.metric(definition, kind=kind, **options)
+        return self.tables.grant_operate_breaker(grantee)
 
-    def metric_queue_age(self, **options: Any) -> cloudwatch.Metric:
-        """Age of the oldest job that waits for dispatch, in seconds.
+    def grant_run_sweeps(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to ask for sweeps, in the form of ``HousekeepingMessage``.
 
         Args:
-            options: As for ``cloudwatch.Metric``; by default the maximum of five minutes.
+            grantee: Who may ask.
         """
-        return self.queues.metric_queue_age(**options)
-
-    def metric_dead_jobs(self, **options: Any) -> cloudwatch.Metric:
-        """Jobs in the dead-letter queue.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the maximum of five minutes.
-        """
-        return self.queues.metric_dead_jobs(**options)
-
-    def metric_jobs_queued(self, **options: Any) -> cloudwatch.Metric:
-        """Jobs taken on.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
-        """
-        return self.metrics.metric(Metric.JOBS_QUEUED, **options)
-
-    def metric_jobs_refused(self, **options: Any) -> cloudwatch.Metric:
-        """Jobs whose label cannot be understood or served.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
-        """
-        return self.metrics.metric(Metric.JOBS_REFUSED, **options)
-
-    def metric_jobs_launched(
-        self, *, capacity_type: str | None = None, **options: Any
-    ) -> cloudwatch.IMetric:
-        """Jobs whose instance was launched.
-
-        Args:
-            capacity_type: ``spot`` or ``on-demand``; both together if left out.
-            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for both.
-        """
-        return self._of_kind(Metric.JOBS_LAUNCHED, capacity_type, options)
-
-    def metric_jobs_started(self, **options: Any) -> cloudwatch.Metric:
-        """Runners that reported their start.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
-        """
-        return self.metrics.metric(Metric.JOBS_STARTED, **options)
-
-    def metric_jobs_completed(
-        self, *, outcome: str | None = None, **options: Any
-    ) -> cloudwatch.IMetric:
-        """Jobs that ended.
-
-        Args:
-            outcome: ``success``, ``failure``, ``timeout``, …; all together if left out.
-            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for all.
-        """
-        return self._of_kind(Metric.JOBS_COMPLETED, outcome, options)
-
-    def metric_jobs_expired(self, **options: Any) -> cloudwatch.Metric:
-        """Jobs given up.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
-        """
-        return self.metrics.metric(Metric.JOBS_EXPIRED, **options)
-
-    def metric_launch_wait(self, **options: Any) -> cloudwatch.Metric:
-        """From GitHub's queueing of a job until its instance was launched, in seconds.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the 95th percentile of five minutes.
-        """
-        return self.metrics.metric(Metric.LAUNCH_WAIT, **options)
-
-    def metric_launch_shortfall(self, **options: Any) -> cloudwatch.Metric:
-        """Jobs for which there was no capacity; they are tried again.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
-        """
-        return self.metrics.metric(Metric.LAUNCH_SHORTFALL, **options)
-
-    def metric_job_duration(self, **options: Any) -> cloudwatch.Metric:
-        """From a job's start to its end, in seconds.
-
-        Args:
-            options: As for ``cloudwatch.Metric``; by default the 95th percentile of five minutes.
-        """
-        return self.metrics.metric(Metric.JOB_DURATION, **options)
-
-    def _of_kind(
-        self, definition: MetricDefinition, kind: str | None, options: dict[str, Any]
-    ) -> cloudwatch.IMetric:
-        if kind is None:
-            return self.metrics.total(definition, **options)
-        return self.metrics.metric(definition, kind=kind, **options)
+        return self.queues.grant_run_sweeps(grantee)
 
 
 def _default_name(scope: Construct) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a fleet: jobs, and the configurations that wait for their instances."""
+"""The tables of a fleet: jobs, configurations that wait, and what the functions agree upon."""
 
 from __future__ import annotations
 
@@ -11,30 +11,47 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from runsfleet_constructs._grants import allow, allow_key
-from runsfleet_runtime.contract.tables import TTL_ATTRIBUTE, JobAttr, RunnerAttr
+from runsfleet_runtime.contract.tables import (
+    TTL_ATTRIBUTE,
+    AuditAttr,
+    CircuitAttr,
+    JobAttr,
+    JobIndex,
+    LeaseAttr,
+    RunnerAttr,
+    SlotAttr,
+)
 
 
 class FleetTables(Construct):
-    """Tables with on-demand billing and a time to live.
+    """Tables with on-demand billing, and a time to live where items grow old.
+
+    ``jobs`` and ``audit`` are the tables to keep. What stands in the others is made anew by itself:
+    configurations expire within minutes, the state of offerings within hours, leases within
+    minutes, and a sweep counts the slots again.
 
     Args:
         scope: Parent.
         construct_id: Id.
         runners: Whether to make the table of runner configurations; without it they are kept in
             Parameter Store.
-        point_in_time_recovery: Whether ``jobs`` can be restored to any second of the last 35 days;
-            by default yes unless the removal policy is ``DESTROY``. The table of configurations
-            never has it: they are secrets that expire within minutes.
+        point_in_time_recovery: Whether ``jobs`` and ``audit`` can be restored to any second of the
+            last 35 days; by default yes unless the removal policy is ``DESTROY``. The other tables
+            never have it.
         encryption_key: Key of the tables; by default one that DynamoDB owns.
-        removal_policy: What becomes of ``jobs`` when it is removed from the app; default
-            ``RETAIN``. The table of configurations is always removed.
+        removal_policy: What becomes of ``jobs`` and ``audit`` when they are removed from the app;
+            default ``RETAIN``. The other tables are always removed.
 
     Raises:
         ValueError: If there is a key and the stack's region is not known.
 
     Attributes:
-        jobs: One item for each job.
+        jobs: One item for each job; found by status, instance or run through ``JobIndex``.
         runners: One item for each instance that has not read its configuration yet, or ``None``.
+        circuit_state: One item for each offering of EC2 that failed lately.
+        leases: Who runs which sweep, and what it remembers.
+        slots: How many runners each capped scope has.
+        audit: Who changed what by hand.
 
     Example:
         >>> tables = FleetTables(self, "Tables")  # doctest: +SKIP
@@ -54,7 +71,7 @@ class FleetTables(Construct):
         recovery = point_in_time_recovery
         if recovery is None:
             recovery = removal_policy is not cdk.RemovalPolicy.DESTROY
-        common: dict[str, Any] = {"time_to_live_attribute": TTL_ATTRIBUTE}
+        common: dict[str, Any] = {}
         if encryption_key is not None:
             if cdk.Token.is_unresolved(cdk.Stack.of(self).region):
                 raise ValueError(
@@ -62,26 +79,54 @@ class FleetTables(Construct):
                     "by region, got none; give the stack env=Environment(region=...)"
                 )
             common["encryption"] = dynamodb.TableEncryptionV2.customer_managed_key(encryption_key)
+        expiring: dict[str, Any] = {"time_to_live_attribute": TTL_ATTRIBUTE, **common}
+        kept: dict[str, Any] = {
+            "point_in_time_recovery_specification": dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=recovery
+            ),
+            "removal_policy": removal_policy,
+        }
+        passing: dict[str, Any] = {"removal_policy": cdk.RemovalPolicy.DESTROY}
         # TableV2 even in one region: turning a Table into a global one would replace it
         self.jobs = dynamodb.TableV2(
             self,
             "Jobs",
-            partition_key=_key(JobAttr.ID),
-            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
-                point_in_time_recovery_enabled=recovery
-            ),
-            removal_policy=removal_policy,
-            **common,
+            partition_key=_text(JobAttr.ID),
+            global_secondary_indexes=[
+                _keys_only(JobIndex.BY_STATUS, _text(JobAttr.STATUS), _number(JobAttr.UPDATED_AT)),
+                _keys_only(JobIndex.BY_INSTANCE, _text(JobAttr.INSTANCE_ID)),
+                _keys_only(JobIndex.BY_RUN, _number(JobAttr.RUN_ID)),
+            ],
+            **kept,
+            **expiring,
         )
         self.runners: dynamodb.TableV2 | None = None
         if runners:
             self.runners = dynamodb.TableV2(
-                self,
-                "Runners",
-                partition_key=_key(RunnerAttr.KEY),
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-                **common,
+                self, "Runners", partition_key=_text(RunnerAttr.KEY), **passing, **expiring
             )
+        self.circuit_state = dynamodb.TableV2(
+            self, "CircuitState", partition_key=_text(CircuitAttr.OFFERING), **passing, **expiring
+        )
+        self.leases = dynamodb.TableV2(
+            self, "Leases", partition_key=_text(LeaseAttr.NAME), **passing, **expiring
+        )
+        self.slots = dynamodb.TableV2(
+            self, "Slots", partition_key=_text(SlotAttr.SCOPE), **passing, **common
+        )
+        self.audit = dynamodb.TableV2(
+            self,
+            "Audit",
+            partition_key=_text(AuditAttr.SUBJECT),
+            sort_key=_text(AuditAttr.AT),
+            **kept,
+            **expiring,
+        )
+
+    @property
+    def job_index_arns(self) -> list[str]:
+        """The indexes of ``jobs``, each by its name."""
+        return [f"{self.jobs.table_arn}/index/{index.value}" for index in JobIndex]
 
     def grant_read_jobs(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to read the records of jobs.
@@ -93,9 +138,38 @@ class FleetTables(Construct):
         return allow(
             grantee,
             ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:Scan"],
-            [self.jobs.table_arn],
+            [self.jobs.table_arn, *self.job_index_arns],
+        )
+
+    def grant_operate_breaker(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to see and change circuits, and to leave audit rows.
+
+        Args:
+            grantee: Who may.
+        """
+        allow_key(grantee, self.audit.encryption_key)
+        allow(grantee, ["dynamodb:PutItem", "dynamodb:Query"], [self.audit.table_arn])
+        return allow(
+            grantee,
+            ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"],
+            [self.circuit_state.table_arn],
         )
 
 
-def _key(name: str) -> dynamodb.Attribute:
+def _text(name: str) -> dynamodb.Attribute:
     return dynamodb.Attribute(name=str(name), type=dynamodb.AttributeType.STRING)
+
+
+def _number(name: str) -> dynamodb.Attribute:
+    return dynamodb.Attribute(name=str(name), type=dynamodb.AttributeType.NUMBER)
+
+
+def _keys_only(
+    name: JobIndex, partition: dynamodb.Attribute, sort: dynamodb.Attribute | None = None
+) -> dynamodb.GlobalSecondaryIndexPropsV2:
+    return dynamodb.GlobalSecondaryIndexPropsV2(
+        index_name=name.value,
+        partition_key=partition,
+        sort_key=sort,
+        projection_type=dynamodb.ProjectionType.KEYS_ONLY,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import aws_cdk as cdk
@@ -138,6 +138,16 @@ class GitHubApp:
             )
         self.runner_group_id = runner_group_id
         self.registration_token_fallback = registration_token_fallback
+
+    def environment(self) -> dict[str, Any]:
+        """Return the fields that tell the runtime how to talk to GitHub."""
+        return {
+            "runner_level": self.runner_level,
+            "github_app_secret": self.app.reference,
+            "github_api_url": self.api_url,
+            "github_server_url": self.server_url,
+            "runner_group_id": self.runner_group_id,
+        }
 
     @classmethod
     def from_secret_name(

@@ -26,6 +26,7 @@ from runsfleet_constructs.windows_user_data import render_windows_user_data
 from runsfleet_runtime.contract.environment import (
     AgentEnvironment,
     LaunchTarget,
+    SubnetZone,
     WatchdogEnvironment,
 )
 from runsfleet_runtime.contract.paths import WINDOWS_PLATFORM
@@ -87,6 +88,7 @@ class RunnerInstances(Construct):
     Attributes:
         role: Role of the instances.
         security_group: Lets everything out and nothing in.
+        subnet_zones: The zone of each subnet that is launched into.
         launch_templates: One for each platform.
         log_group: Logs of agents and runners, a stream for each job.
 
@@ -120,8 +122,14 @@ class RunnerInstances(Construct):
         self._fleet_name = check_fleet_name(fleet_name)
         check_between("volume_gib", volume_gib, 8, 16384, "gp3 volumes have 8 GiB to 16 TiB here")
         self.image = image or RunnerImage.ubuntu_24_04()
-        self.subnet_ids = _ordinary_subnets(vpc, vpc_subnets)
-        self.private_subnet_ids = _private_subnets(vpc, private_subnets)
+        ordinary = _ordinary_subnets(vpc, vpc_subnets)
+        private = _private_subnets(vpc, private_subnets)
+        self.subnet_ids = tuple(ordinary)
+        self.private_subnet_ids = tuple(private)
+        self.subnet_zones = tuple(
+            SubnetZone(subnet_id=subnet, availability_zone=zone)
+            for subnet, zone in {**ordinary, **private}.items()
+        )
         self.role = iam.Role(
             self,
             "Role",
@@ -410,7 +418,7 @@ class _LaunchTimeImage:
         )
 
 
-def _ordinary_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> tuple[str, ...]:
+def _ordinary_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> dict[str, str]:
     if selection is None:
         kind = ec2.SubnetType.PUBLIC if vpc.public_subnets else ec2.SubnetType.PRIVATE_WITH_EGRESS
         if kind is ec2.SubnetType.PRIVATE_WITH_EGRESS and not vpc.private_subnets:
@@ -422,13 +430,14 @@ def _ordinary_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> t
     return _select(vpc, selection)
 
 
-def _private_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> tuple[str, ...]:
+def _private_subnets(vpc: ec2.IVpc, selection: ec2.SubnetSelection | None) -> dict[str, str]:
     if selection is not None:
         return _select(vpc, selection)
-    return tuple(subnet.subnet_id for subnet in vpc.private_subnets)
+    return {subnet.subnet_id: subnet.availability_zone for subnet in vpc.private_subnets}
 
 
-def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection) -> tuple[str, ...]:
+def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection) -> dict[str, str]:
+    """Return the subnets of a selection, each with its zone."""
     selected = vpc.select_subnets(
         availability_zones=selection.availability_zones,
         one_per_az=selection.one_per_az,
@@ -437,4 +446,4 @@ def _select(vpc: ec2.IVpc, selection: ec2.SubnetSelection) -> tuple[str, ...]:
         subnets=selection.subnets,
         subnet_type=selection.subnet_type,
     )
-    return tuple(selected.subnet_ids)
+    return dict(zip(selected.subnet_ids, selected.availability_zones, strict=True))

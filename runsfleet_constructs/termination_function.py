@@ -5,9 +5,10 @@ from __future__ import annotations
 import aws_cdk as cdk
 from constructs import Construct
 
-from runsfleet_constructs._checks import check_fleet_name
 from runsfleet_constructs._function import FleetFunction
 from runsfleet_constructs._grants import allow, allow_key
+from runsfleet_constructs._records import records_environment
+from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp
@@ -41,6 +42,7 @@ class TerminationFunction(FleetFunction):
         instances: What reports.
         assets: Code of the functions.
         limits: The fleet's limits.
+        caps: How many runners may exist at once.
         options: The functions' options.
     """
 
@@ -57,21 +59,21 @@ class TerminationFunction(FleetFunction):
         instances: RunnerInstances,
         assets: FunctionAssets,
         limits: FleetLimits | None = None,
+        caps: RunnerCaps | None = None,
         options: FunctionOptions | None = None,
     ) -> None:
         limits = limits or FleetLimits()
         self.environment = TerminationEnvironment(
-            fleet=check_fleet_name(fleet_name),
-            runner_level=github.runner_level,
-            github_app_secret=github.app.reference,
-            github_api_url=github.api_url,
-            github_server_url=github.server_url,
-            runner_group_id=github.runner_group_id,
-            jobs_table=tables.jobs.table_name,
-            jobs_queue_url=queues.jobs.queue_url,
-            instance_role_id=instances.role.role_id,
-            job_retention_days=limits.job_retention_days,
-            **configurations.environment(),
+            **records_environment(
+                fleet_name=fleet_name,
+                github=github,
+                queues=queues,
+                tables=tables,
+                configurations=configurations,
+                instances=instances,
+                limits=limits,
+                caps=caps,
+            )
         )
         super().__init__(
             scope,

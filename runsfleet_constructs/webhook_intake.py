@@ -91,6 +91,7 @@ class WebhookIntake(FleetFunction):
             spot=spot,
             webhook_secret=github.webhook.reference,
             jobs_queue_url=queues.jobs.queue_url,
+            events_queue_url=queues.events.queue_url,
             **instances.offer(),
             **(labels or LabelOptions()).to_environment(),
         )

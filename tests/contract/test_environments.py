@@ -12,6 +12,8 @@ from runsfleet_runtime.contract.environment import (
     ConfigStore,
     DispatchEnvironment,
     Environment,
+    EventsEnvironment,
+    HousekeepingEnvironment,
     TerminationEnvironment,
     WatchdogEnvironment,
     WebhookEnvironment,
@@ -28,6 +30,8 @@ FUNCTIONS: list[tuple[str, type[Environment]]] = [
     ("Fleet/Intake", WebhookEnvironment),
     ("Fleet/Dispatch", DispatchEnvironment),
     ("Fleet/Termination", TerminationEnvironment),
+    ("Fleet/Events", EventsEnvironment),
+    ("Fleet/Housekeeping", HousekeepingEnvironment),
 ]
 
 

@@ -3,36 +3,98 @@
 from __future__ import annotations
 
 import ast
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runsfleet_runtime.contract.tables import TTL_ATTRIBUTE, JobAttr, RunnerAttr
+from runsfleet_runtime.contract import tables
+from runsfleet_runtime.contract.tables import (
+    TTL_ATTRIBUTE,
+    AuditAttr,
+    CircuitAttr,
+    JobAttr,
+    JobIndex,
+    LeaseAttr,
+    RunnerAttr,
+    SlotAttr,
+)
 from tests.infrastructure.templates import Template
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime" / "runsfleet_runtime"
 
 
-@pytest.mark.parametrize(
-    ("path", "key"),
-    [("Tables/Jobs/Resource", JobAttr.ID), ("Tables/Runners/Resource", RunnerAttr.KEY)],
-)
-def test_keys_are_the_contracts(dev: Template, path: str, key: str) -> None:
-    """Each table has the one string key that the contract names."""
-    table = dev.at(path, "AWS::DynamoDB::GlobalTable")["Properties"]
-    assert table["KeySchema"] == [{"AttributeName": key, "KeyType": "HASH"}]
-    assert {"AttributeName": key, "AttributeType": "S"} in table["AttributeDefinitions"]
+TABLES: list[tuple[str, type[StrEnum], list[str]]] = [
+    ("Jobs", JobAttr, [JobAttr.ID]),
+    ("Runners", RunnerAttr, [RunnerAttr.KEY]),
+    ("CircuitState", CircuitAttr, [CircuitAttr.OFFERING]),
+    ("Leases", LeaseAttr, [LeaseAttr.NAME]),
+    ("Slots", SlotAttr, [SlotAttr.SCOPE]),
+    ("Audit", AuditAttr, [AuditAttr.SUBJECT, AuditAttr.AT]),
+]
 
 
-def test_items_expire_by_the_one_attribute(dev: Template) -> None:
-    """What code writes as the expiry is what the tables expire by."""
-    assert {JobAttr.EXPIRES_AT.value, RunnerAttr.EXPIRES_AT.value} == {TTL_ATTRIBUTE}
-    for table in dev.of_type("AWS::DynamoDB::GlobalTable").values():
-        assert table["Properties"]["TimeToLiveSpecification"]["AttributeName"] == TTL_ATTRIBUTE
+def table_of(template: Template, name: str) -> dict[str, Any]:
+    """Return the properties of a table."""
+    found = template.at(f"Tables/{name}/Resource", "AWS::DynamoDB::GlobalTable")
+    return dict(found["Properties"])
+
+
+@pytest.mark.parametrize(("name", "_attributes", "keys"), TABLES)
+def test_keys_are_the_contracts(
+    dev: Template, name: str, _attributes: type[StrEnum], keys: list[str]
+) -> None:
+    """Each table has the text keys that the contract names."""
+    table = table_of(dev, name)
+    kinds = ("HASH", "RANGE")
+    assert table["KeySchema"] == [
+        {"AttributeName": key, "KeyType": kind} for key, kind in zip(keys, kinds, strict=False)
+    ]
+    for key in keys:
+        assert {"AttributeName": key, "AttributeType": "S"} in table["AttributeDefinitions"]
+
+
+def test_every_table_is_known_here(dev: Template) -> None:
+    """No table is made whose keys and expiry are not the contract's."""
+    assert len(dev.of_type("AWS::DynamoDB::GlobalTable")) == len(TABLES)
+
+
+@pytest.mark.parametrize(("name", "attributes", "_keys"), TABLES)
+def test_items_expire_by_the_one_attribute(
+    dev: Template, name: str, attributes: type[StrEnum], _keys: list[str]
+) -> None:
+    """A table expires its items by the contract's attribute if code writes one into them."""
+    written = {"AttributeName": TTL_ATTRIBUTE, "Enabled": True}
+    expires = TTL_ATTRIBUTE in set(attributes)
+    assert table_of(dev, name).get("TimeToLiveSpecification") == (written if expires else None)
+
+
+def test_indexes_of_jobs_are_the_contracts(dev: Template) -> None:
+    """Each index has the keys that the contract says, of the types that code writes, no more."""
+    table = table_of(dev, "Jobs")
+    types = {a["AttributeName"]: a["AttributeType"] for a in table["AttributeDefinitions"]}
+    found = {
+        index["IndexName"]: [key["AttributeName"] for key in index["KeySchema"]]
+        for index in table["GlobalSecondaryIndexes"]
+    }
+    assert found == {
+        JobIndex.BY_STATUS: [JobAttr.STATUS, JobAttr.UPDATED_AT],
+        JobIndex.BY_INSTANCE: [JobAttr.INSTANCE_ID],
+        JobIndex.BY_RUN: [JobAttr.RUN_ID],
+    }
+    assert {name: types[name] for keys in found.values() for name in keys} == {
+        JobAttr.STATUS: "S",
+        JobAttr.UPDATED_AT: "N",
+        JobAttr.INSTANCE_ID: "S",
+        JobAttr.RUN_ID: "N",
+    }
+    projections = [i["Projection"]["ProjectionType"] for i in table["GlobalSecondaryIndexes"]]
+    assert set(projections) == {"KEYS_ONLY"}
 
 
 def test_every_index_that_code_queries_exists(dev: Template) -> None:
-    """Each ``IndexName`` in the runtime is an index of one of the tables."""
+    """Each ``IndexName`` in the runtime is an index of one of the tables, by text or by name."""
     indexes = {
         index["IndexName"]
         for table in dev.of_type("AWS::DynamoDB::GlobalTable").values()
@@ -55,4 +117,12 @@ def _queried() -> set[str]:
                     for key, value in pairs
                     if isinstance(key, ast.Constant) and key.value == "IndexName"
                 }
-    return {name.strip("'\"") for name in found}
+    return {_text(name) for name in found}
+
+
+def _text(expression: str) -> str:
+    """Return the text of a literal, or of a name of the contract such as ``JobIndex.BY_RUN``."""
+    if expression[0] in "'\"":
+        return str(ast.literal_eval(expression))
+    kind, member, *_ = expression.split(".")
+    return str(getattr(tables, kind)[member].value)

@@ -39,7 +39,6 @@ def test_only_functions_behind_the_queues_read_the_app(dev: Template, role: str)
 def test_termination_touches_records_and_queues_only(dev: Template) -> None:
     """Termination has no call to EC2; it writes configurations to renew a registration."""
     assert dev.actions("Fleet/Termination") == {
-        "dynamodb:DeleteItem",
         "dynamodb:GetItem",
         "dynamodb:PutItem",
         "dynamodb:UpdateItem",

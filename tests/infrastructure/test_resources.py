@@ -15,6 +15,7 @@ from tests.infrastructure.templates import Template, construct_path, flat
 PINNED = {
     "FleetTablesJobs2EA60B4F": "AWS::DynamoDB::GlobalTable",
     "FleetTablesRunners8B094DFA": "AWS::DynamoDB::GlobalTable",
+    "FleetTablesAudit73DE663B": "AWS::DynamoDB::GlobalTable",
     "FleetQueuesJobsBB12788A": "AWS::SQS::Queue",
     "FleetQueuesJobsDeadLetters6B9551D1": "AWS::SQS::Queue",
     "FleetQueuesTermination8A9E56EB": "AWS::SQS::Queue",
@@ -32,7 +33,13 @@ def test_logical_ids_of_what_holds_data(dev: Template) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queue", "is_fifo"), [("Queues/Jobs", True), ("Queues/Termination", False)]
+    ("queue", "is_fifo"),
+    [
+        ("Queues/Jobs", True),
+        ("Queues/Termination", False),
+        ("Queues/Events", False),
+        ("Queues/Housekeeping", False),
+    ],
 )
 def test_dead_letter_queue_is_of_its_queues_type(dev: Template, queue: str, is_fifo: bool) -> None:
     """Each queue has a dead-letter queue of its own type after five deliveries."""
@@ -46,12 +53,13 @@ def test_dead_letter_queue_is_of_its_queues_type(dev: Template, queue: str, is_f
 
 
 def test_queues_are_encrypted_and_kept_long(dev: Template) -> None:
-    """Every queue is encrypted, keeps messages for 14 days and refuses plain HTTP."""
+    """Every queue is encrypted and refuses plain HTTP; all keep messages for 14 days but sweeps."""
     queues = dev.of_type("AWS::SQS::Queue")
-    assert len(queues) == 4
+    assert len(queues) == 8
     for queue in queues.values():
         assert queue["Properties"]["SqsManagedSseEnabled"] is True
-        assert queue["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
+        days = 1 if construct_path(queue).endswith("Queues/Housekeeping/Resource") else 14
+        assert queue["Properties"]["MessageRetentionPeriod"] == days * 24 * 3600
     guarded = {
         policy["Properties"]["Queues"][0]["Ref"]
         for policy in dev.of_type("AWS::SQS::QueuePolicy").values()
@@ -65,7 +73,11 @@ def test_queues_are_encrypted_and_kept_long(dev: Template) -> None:
 
 @pytest.mark.parametrize(
     ("function", "queue"),
-    [("Fleet/Dispatch", "Queues/Jobs"), ("Fleet/Termination", "Queues/Termination")],
+    [
+        ("Fleet/Dispatch", "Queues/Jobs"),
+        ("Fleet/Termination", "Queues/Termination"),
+        ("Fleet/Events", "Queues/Events"),
+    ],
 )
 def test_messages_stay_hidden_longer_than_the_function_runs(
     dev: Template, function: str, queue: str
@@ -82,24 +94,26 @@ def test_messages_stay_hidden_longer_than_the_function_runs(
 
 
 def test_tables_bill_on_demand_and_expire(dev: Template) -> None:
-    """Both tables are on demand and name the contract's one TTL attribute."""
+    """All tables are on demand; all but the counters name the contract's one TTL attribute."""
     tables = dev.of_type("AWS::DynamoDB::GlobalTable")
-    assert len(tables) == 2
+    assert len(tables) == 6
     for table in tables.values():
         properties = table["Properties"]
         assert properties["BillingMode"] == "PAY_PER_REQUEST"
         ttl = {"AttributeName": TTL_ATTRIBUTE, "Enabled": True}
-        assert properties["TimeToLiveSpecification"] == ttl
+        counts = construct_path(table).endswith("Tables/Slots/Resource")
+        assert properties.get("TimeToLiveSpecification") == (None if counts else ttl)
 
 
 def test_data_is_kept_unless_told_otherwise(dev: Template, library: Template) -> None:
-    """The default keeps the jobs table and the cache, and restores the table; dev does not."""
+    """The default keeps jobs, audit rows and the cache, and restores the tables; dev does not."""
     for template, policy, recovery in ((library, "Retain", True), (dev, "Delete", False)):
-        table = template.at("Tables/Jobs/Resource", "AWS::DynamoDB::GlobalTable")
-        assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == policy
-        (replica,) = table["Properties"]["Replicas"]
-        found = replica["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
-        assert found is recovery
+        for name in ("Jobs", "Audit"):
+            table = template.at(f"Tables/{name}/Resource", "AWS::DynamoDB::GlobalTable")
+            assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == policy
+            (replica,) = table["Properties"]["Replicas"]
+            found = replica["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+            assert found is recovery
         bucket = template.only("AWS::S3::Bucket")
         assert bucket["DeletionPolicy"] == policy
 
@@ -212,7 +226,7 @@ def test_logs_do_not_pile_up(dev: Template) -> None:
         for f in dev.of_type("AWS::Lambda::Function").values()
     }
     assert used < set(groups)
-    assert len(used) == 3
+    assert len(used) == 5
 
 
 def test_no_custom_resource_and_no_secret(dev: Template, parameters: Template) -> None:
@@ -226,7 +240,8 @@ def test_no_custom_resource_and_no_secret(dev: Template, parameters: Template) -
 
 def test_parameter_store_needs_no_table(parameters: Template) -> None:
     """With the store in Parameter Store there is no table of configurations."""
-    assert len(parameters.of_type("AWS::DynamoDB::GlobalTable")) == 1
+    tables = parameters.of_type("AWS::DynamoDB::GlobalTable").values()
+    assert not [t for t in tables if "Tables/Runners" in construct_path(t)]
     variables = parameters.variables("Fleet/Dispatch")
     assert variables["RUNSFLEET_CONFIG_STORE"] == "ssm"
     assert variables["RUNSFLEET_CONFIG_PARAMETER_PREFIX"] == "/runs-fleet/variant/runners"

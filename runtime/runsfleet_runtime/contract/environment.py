@@ -186,6 +186,55 @@ class LabelEnvironment(Environment):
     max_cpu: int = 96
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubnetZone:
+    """The zone of a subnet, so that an offering that failed there can be left out.
+
+    Attributes:
+        subnet_id: The subnet.
+        availability_zone: Its zone, such as ``eu-central-1a``.
+    """
+
+    subnet_id: str
+    availability_zone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerEnvironment(Environment):
+    """The circuit breaker; the same for every function that feeds or asks it.
+
+    Attributes:
+        circuit_table: Table of offerings that failed.
+        audit_table: Table of who changed what.
+        breaker_threshold: Failures of an offering within the window that open it (origin: 3).
+        breaker_window_seconds: The sliding window (origin: 15 minutes).
+        breaker_cooldown_seconds: How long it stays open the first time (origin: 30 minutes).
+    """
+
+    circuit_table: str
+    audit_table: str
+    breaker_threshold: int = 3
+    breaker_window_seconds: int = 15 * 60
+    breaker_cooldown_seconds: int = 30 * 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsEnvironment(Environment):
+    """Caps on runners that exist at once; the same for every function that moves jobs.
+
+    Attributes:
+        slots_table: Table of the counters.
+        max_runners: Most runners of the fleet; ``None`` for no cap.
+        max_runners_per_owner: Most runners of one organisation or user; ``None`` for no cap.
+        max_runners_per_repository: Most runners of one repository; ``None`` for no cap.
+    """
+
+    slots_table: str
+    max_runners: int | None = None
+    max_runners_per_owner: int | None = None
+    max_runners_per_repository: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class WebhookEnvironment(LabelEnvironment):
     """Environment of the webhook function.
@@ -194,10 +243,12 @@ class WebhookEnvironment(LabelEnvironment):
         webhook_secret: Reference to the HMAC secret: ``secretsmanager:<name or ARN>`` or
             ``ssm:<parameter name>``.
         jobs_queue_url: The FIFO jobs queue.
+        events_queue_url: The events queue, for jobs that ended.
     """
 
     webhook_secret: str
     jobs_queue_url: str
+    events_queue_url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +271,9 @@ class GitHubEnvironment(Environment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
+class DispatchEnvironment(
+    LabelEnvironment, GitHubEnvironment, BreakerEnvironment, SlotsEnvironment
+):
     """Environment of the dispatch function.
 
     Attributes:
@@ -233,6 +286,7 @@ class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
         launch_targets: One for each platform.
         subnet_ids: Subnets of ordinary instances, one or more for each zone.
         private_subnet_ids: Subnets of instances with ``private=true``; empty refuses them.
+        subnet_zones: The zone of each of these subnets.
         claim_lease_seconds: A claim older than this may be taken over. Above the function's
             timeout and below the queue's visibility timeout.
         job_deadline_seconds: GitHub fails a job that waited this long (24 h).
@@ -248,6 +302,7 @@ class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
     launch_targets: tuple[LaunchTarget, ...]
     subnet_ids: tuple[str, ...]
     private_subnet_ids: tuple[str, ...] = ()
+    subnet_zones: tuple[SubnetZone, ...] = ()
     config_store: ConfigStore = ConfigStore.DYNAMODB
     runners_table: str | None = None
     config_parameter_prefix: str | None = None
@@ -259,30 +314,70 @@ class DispatchEnvironment(LabelEnvironment, GitHubEnvironment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TerminationEnvironment(GitHubEnvironment):
-    """Environment of the termination function.
+class RecordsEnvironment(GitHubEnvironment, SlotsEnvironment):
+    """What every function needs that closes jobs or dispatches them again.
 
     Attributes:
         fleet: Name of the fleet.
         runner_level: Where runners are registered.
         jobs_table: Table of jobs.
-        jobs_queue_url: The FIFO jobs queue: a job that GitHub still has queued goes back to it.
+        jobs_queue_url: The FIFO jobs queue: a job that is dispatched again goes back to it.
+        events_queue_url: The events queue: an interrupted job that may have to be re-run.
         runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
         config_store: Where configurations are kept.
         config_parameter_prefix: Prefix of the parameters when ``config_store`` is ``ssm``.
         instance_role_id: Unique id of the instances' role (``AROA…``).
+        job_deadline_seconds: GitHub fails a job that waited this long (24 h).
         job_retention_days: Closed jobs are kept this long (origin: 7 days).
     """
 
     fleet: str
     jobs_table: str
     jobs_queue_url: str
+    events_queue_url: str
     instance_role_id: str
     runner_level: RunnerLevel = RunnerLevel.ORGANIZATION
     config_store: ConfigStore = ConfigStore.DYNAMODB
     runners_table: str | None = None
     config_parameter_prefix: str | None = None
+    job_deadline_seconds: int = 24 * 3600
     job_retention_days: int = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerminationEnvironment(RecordsEnvironment):
+    """Environment of the termination function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsEnvironment(RecordsEnvironment, BreakerEnvironment):
+    """Environment of the events function."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HousekeepingEnvironment(RecordsEnvironment, LabelEnvironment):
+    """Environment of the housekeeping function.
+
+    Attributes:
+        leases_table: Table of leases and of what the tasks remember.
+        cache_bucket: Bucket of kept reports and archived jobs.
+        termination_queue_url: Reports that were kept go back to it.
+        dead_letter_queue_urls: Each queue and its dead-letter queue, as ``{"queue": …,
+            "dead_letters": …}``.
+        max_runtime_seconds: Longest run of a job (origin: 360 minutes).
+        idle_timeout_seconds: A runner without a job ends after this.
+        config_timeout_seconds: An instance without a configuration ends after this.
+        lifetime_seconds: Longest life of an instance, by its watchdog.
+    """
+
+    leases_table: str
+    cache_bucket: str
+    termination_queue_url: str
+    dead_letter_queue_urls: tuple[dict[str, str], ...]
+    max_runtime_seconds: int = 360 * 60
+    idle_timeout_seconds: int = 600
+    config_timeout_seconds: int = 300
+    lifetime_seconds: int = 8 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,13 @@ from runsfleet_runtime.contract._codec import ContractError, Message
 
 __all__ = [
     "ContractError",
+    "HousekeepingMessage",
+    "HousekeepingTask",
+    "JobEndedMessage",
     "JobMessage",
     "JobResult",
     "ReportStatus",
+    "RerunMessage",
     "RunnerConfig",
     "RunnerReport",
 ]
@@ -88,6 +92,97 @@ class JobMessage(Message):
             not_before=not_before,
             on_demand=self.on_demand if on_demand is None else on_demand,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEndedMessage(Message):
+    """GitHub says that a job ended (events queue; webhook -> events).
+
+    Attributes:
+        job_id: GitHub's id of the job.
+        run_id: GitHub's id of the workflow run.
+        run_attempt: 1 for the first attempt of the run.
+        repository: ``owner/name``.
+        labels: The job's ``runs-on`` labels, byte for byte and in order.
+        installation_id: The App's installation that sent the event; ``None`` when unknown.
+        conclusion: ``success``, ``failure``, ``cancelled``, ``timed_out``, ``skipped``, …
+        runner_name: The runner that had it; empty when it never got one.
+        delivery_id: ``X-GitHub-Delivery`` of the event.
+        kind: Tells the messages of the events queue apart.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+    KIND: ClassVar[str] = "job_ended"
+
+    job_id: int
+    run_id: int
+    run_attempt: int
+    repository: str
+    labels: tuple[str, ...]
+    conclusion: str
+    installation_id: int | None = None
+    runner_name: str = ""
+    delivery_id: str = ""
+    kind: str = KIND
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunMessage(Message):
+    """An interrupted job may have to be re-run (events queue; events, termination -> events).
+
+    Attributes:
+        job_id: GitHub's id of the interrupted job.
+        tries: How often GitHub was asked already, from 0.
+        kind: Tells the messages of the events queue apart.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+    KIND: ClassVar[str] = "rerun"
+
+    job_id: int
+    tries: int = 0
+    kind: str = KIND
+    version: int = 1
+
+
+class HousekeepingTask(StrEnum):
+    """The sweeps, each a message on the housekeeping queue by its own schedule."""
+
+    ORPHANED_INSTANCES = "orphaned_instances"
+    STALE_CONFIGURATIONS = "stale_configurations"
+    UNCONFIRMED_LAUNCHES = "unconfirmed_launches"
+    WAITING_JOBS = "waiting_jobs"
+    STALE_JOBS = "stale_jobs"
+    KEPT_REPORTS = "kept_reports"
+    OFFLINE_RUNNERS = "offline_runners"
+    OLD_JOBS = "old_jobs"
+    EXPIRED_LEASES = "expired_leases"
+    DEAD_LETTERS = "dead_letters"
+    LEFTOVER_VOLUMES = "leftover_volumes"
+    LEFTOVER_INTERFACES = "leftover_interfaces"
+    RUNNER_VERSIONS = "runner_versions"
+    LOST_DELIVERIES = "lost_deliveries"
+    UNANNOUNCED_JOBS = "unannounced_jobs"
+    RERUNS = "reruns"
+    SLOTS = "slots"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HousekeepingMessage(Message):
+    """A sweep is due (housekeeping queue; EventBridge or an operator -> housekeeping).
+
+    Attributes:
+        task: The sweep.
+        version: Version of this form.
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    task: HousekeepingTask
+    version: int = 1
 
 
 class ReportStatus(StrEnum):

@@ -14,9 +14,14 @@ class Tag(StrEnum):
     )
     POOL = "runs-fleet:pool"
     NAME = "Name"
+    KEEP = "runs-fleet:keep"  # set by an operator: no sweep touches what carries it
+    CONDEMNED = "runs-fleet:condemned-at"  # epoch seconds; a sweep ends it in its next pass
 
 
 MANAGED_VALUE = "true"
+
+RUNNER_NAME_PREFIX = "runsfleet-"
+"""Beginning of the names that runners of ours have at GitHub; the id of the instance follows."""
 
 
 class InstanceParameterTag(StrEnum):

@@ -67,6 +67,69 @@ TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.EXPIRED})
 
 
+class Cause(StrEnum):
+    """Why a job is dispatched again; all share one budget, since each costs an instance."""
+
+    INTERRUPTED = "interrupted"  # EC2 took, or announced to take, its instance
+    BOOTSTRAP_FAILED = "bootstrap_failed"  # its instance never listened for jobs
+    UNCONFIRMED = "unconfirmed"  # its instance never reported a start
+    STILL_QUEUED = "still_queued"  # GitHub has it queued although its instance ended or is busy
+    INSTANCE_GONE = "instance_gone"  # its instance ended without a word
+    OPERATOR = "operator"
+
+
+class Rerun(StrEnum):
+    """State of the re-run of an interrupted job at GitHub."""
+
+    PENDING = "pending"  # the job had started; its end at GitHub is awaited
+    REQUESTED = "requested"  # GitHub was asked, or is just being asked
+    DONE = "done"  # GitHub took it, or somebody had re-run it
+    GIVEN_UP = "given_up"  # it ended otherwise, or too late
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job's record as it was read; what is done to it names what was seen here.
+
+    Attributes:
+        job: The message that dispatched it.
+        status: Its state.
+        updated_at: Epoch seconds of the last write.
+        claim_expires_at: Epoch seconds; 0 when it was never claimed.
+        not_before: Epoch seconds before which it must not be launched; 0 means at once.
+        deadline: Epoch seconds after which it is not worth launching for; 0 when unknown.
+        instance_id: Its instance; empty when it has none.
+        instance_type: Type of the instance.
+        availability_zone: Zone of the instance.
+        capacity_type: ``spot`` or ``on-demand``; empty when it has no instance.
+        runner_name: Its runner's name at GitHub; empty when it has none.
+        launched_at: Epoch seconds; 0 when it was not.
+        started_at: Epoch seconds of the instance's report; 0 when there was none.
+        completed_at: Epoch seconds; 0 when it is not closed.
+        outcome: How its instance ended; empty when it did not.
+        interrupted_at: Epoch seconds at which EC2 announced, or made, an end; 0 when it did not.
+        rerun: State of its re-run; ``None`` when none is needed.
+    """
+
+    job: JobMessage
+    status: JobStatus
+    updated_at: float = 0.0
+    claim_expires_at: float = 0.0
+    not_before: float = 0.0
+    deadline: float = 0.0
+    instance_id: str = ""
+    instance_type: str = ""
+    availability_zone: str = ""
+    capacity_type: str = ""
+    runner_name: str = ""
+    launched_at: float = 0.0
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    outcome: str = ""
+    interrupted_at: float = 0.0
+    rerun: Rerun | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """This worker holds the job until the lease ends."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Protocol
 
-from runsfleet_runtime.contract.messages import JobMessage, RunnerReport
-from runsfleet_runtime.jobs.model import ClaimResult, Launch
+from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RunnerReport
+from runsfleet_runtime.jobs.model import Cause, ClaimResult, JobRecord, JobStatus, Launch
 
 
 class RecordUnknownError(Exception):
@@ -92,6 +93,79 @@ class EndsJobs(Protocol):
 
         Returns the message to send, the same one however often it is asked for; None when the job
         is in no such state.
+
+        Raises:
+            RecordUnknownError: If the table did not answer.
+        """
+
+
+class ReadsJobs(Protocol):
+    """The records of jobs, read consistently.
+
+    What an index names is read again, one by one, before it is returned: an index lags behind.
+    All methods raise :class:`RecordUnknownError` if the table did not answer.
+    """
+
+    def get(self, job_id: int) -> JobRecord | None:
+        """Return a job's record; None when there is none."""
+
+    def of_instance(self, instance_id: str) -> JobRecord | None:
+        """Return the job whose record names this instance; None when there is none."""
+
+    def of_run(self, run_id: int) -> Sequence[JobRecord]:
+        """Return all jobs of a run that have a record."""
+
+    def in_status(
+        self, status: JobStatus, *, updated_before: float, limit: int | None = None
+    ) -> Iterator[JobRecord]:
+        """Return the jobs of a status that were last written before then, oldest first."""
+
+
+class Redispatched(StrEnum):
+    """What became of a job that was to be dispatched again."""
+
+    SENT = "sent"  # its record is claimable and its message is on the queue
+    SETTLED = "settled"  # the record is not what was observed any more: nothing was done
+    EXHAUSTED = "exhausted"  # its budget or its time is spent: closed, with the reason
+    UNKNOWN = "unknown"  # the table or the queue did not answer: ask again
+
+
+class RedispatchesJobs(Protocol):
+    """The one way by which a job is dispatched again, whatever the cause."""
+
+    def redispatch(
+        self,
+        observed: JobRecord,
+        cause: Cause,
+        *,
+        on_demand: bool = False,
+        reason: str = "",
+        further: Sequence[Mapping[str, Any]] = (),
+    ) -> Redispatched:
+        """Make a job's record claimable, then send its message.
+
+        May be repeated with the same ``observed``: the same message is sent again.
+
+        Args:
+            observed: The record as it was read; nothing is done if its status, instance or
+                dispatch number is another by now.
+            cause: Why.
+            on_demand: Whether spot is out of the question from now on.
+            reason: For people.
+            further: Writes that belong to it, such as the deletion of a configuration.
+        """
+
+
+class ClosesJobs(Protocol):
+    """Closes jobs that nobody needs any more."""
+
+    def cancel(self, ended: JobEndedMessage, *, now: float) -> JobRecord | None:
+        """Close a job that ended at GitHub before a runner of ours had it.
+
+        A job without a record gets a closed one, so that a message that is still on the queue
+        finds it settled. A job that is running is left to its instance.
+
+        Returns the record as it was before; None when there was none.
 
         Raises:
             RecordUnknownError: If the table did not answer.

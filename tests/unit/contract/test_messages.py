@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,13 @@ from runsfleet_runtime.contract.environment import (
     ConfigStore,
     DispatchEnvironment,
     Environment,
+    EventsEnvironment,
+    HousekeepingEnvironment,
     LaunchTarget,
     MalformedEnvironmentError,
     OfferedImage,
     RunnerLevel,
+    SubnetZone,
     TerminationEnvironment,
     WebhookEnvironment,
 )
@@ -50,6 +54,11 @@ DISPATCH = DispatchEnvironment(
     jobs_queue_url="https://queue",
     instance_role_id="AROA",
     launch_targets=(TARGET,),
+    circuit_table="circuit",
+    audit_table="audit",
+    slots_table="slots",
+    max_runners=20,
+    subnet_zones=(SubnetZone(subnet_id="subnet-a", availability_zone="eu-central-1a"),),
     subnet_ids=("subnet-a", "subnet-b"),
     label_aliases=({"match": "big", "spec": "cpu=8", "pattern": False},),
     images=(OfferedImage(name="gpu", reference="ami-1"),),
@@ -57,15 +66,31 @@ DISPATCH = DispatchEnvironment(
     runner_level=RunnerLevel.REPOSITORY,
     spot=False,
 )
+RECORDS: dict[str, Any] = {
+    "fleet": "dev",
+    "github_app_secret": "secretsmanager:app",
+    "jobs_table": "jobs",
+    "jobs_queue_url": "https://queue",
+    "events_queue_url": "https://events",
+    "instance_role_id": "AROA",
+    "slots_table": "slots",
+}
 ENVIRONMENTS: list[Environment] = [
     DISPATCH,
-    WebhookEnvironment(fleet="dev", webhook_secret="ssm:/hook", jobs_queue_url="https://queue"),
-    TerminationEnvironment(
+    WebhookEnvironment(
         fleet="dev",
-        github_app_secret="secretsmanager:app",
-        jobs_table="jobs",
+        webhook_secret="ssm:/hook",
         jobs_queue_url="https://queue",
-        instance_role_id="AROA",
+        events_queue_url="https://events",
+    ),
+    TerminationEnvironment(**RECORDS),
+    EventsEnvironment(**RECORDS, circuit_table="circuit", audit_table="audit"),
+    HousekeepingEnvironment(
+        **RECORDS,
+        leases_table="leases",
+        cache_bucket="cache",
+        termination_queue_url="https://reports",
+        dead_letter_queue_urls=({"queue": "https://queue", "dead_letters": "https://dead"},),
     ),
     AgentEnvironment(
         fleet="dev",

@@ -122,6 +122,7 @@ def test_delivery_becomes_a_message(
             fleet="dev",
             webhook_secret="secretsmanager:app-webhook",
             jobs_queue_url=cloud.jobs_queue,
+            events_queue_url="https://events",
         ),
     )
     answer = webhook.handler(event(json.dumps(BODY).encode(), as_base64=as_base64), Context())
@@ -145,6 +146,7 @@ def test_wrong_signature_and_broken_base64_are_4xx(
             fleet="dev",
             webhook_secret="secretsmanager:app-webhook",
             jobs_queue_url=cloud.jobs_queue,
+            events_queue_url="https://events",
         ),
     )
     body = json.dumps(BODY).encode()
@@ -179,6 +181,8 @@ def test_report_closes_the_record_and_a_poisoned_one_comes_back(
             jobs_queue_url=cloud.jobs_queue,
             instance_role_id="AROA",
             runners_table="runners",
+            events_queue_url="https://events",
+            slots_table="slots",
         ),
     )
     cloud.dynamodb.put_item(
@@ -224,6 +228,8 @@ def test_instance_cannot_report_for_another(cloud: Cloud, monkeypatch: pytest.Mo
             jobs_queue_url=cloud.jobs_queue,
             instance_role_id="AROA",
             runners_table="runners",
+            events_queue_url="https://events",
+            slots_table="slots",
         ),
     )
     key = {RunnerAttr.KEY.value: {"S": instance_key("AROA", "i-1")}}

@@ -170,6 +170,15 @@ choco install -y jq
   $handle = $process.Handle  # without it Windows forgets how the process ended
   $process.WaitForExit()
   $status = $process.ExitCode
+  # 0xC000013A: ended with the console, by the shutdown that it asked for
+  if ($status -notin 0, -1073741510) {
+    Write-Output "runsfleet: the agent died with status $status"
+    $start.ArgumentList = "-m runsfleet_runtime.agent.last_words $status"
+    $start.RedirectStandardOutput = "$data\last_words.log"
+    $start.RedirectStandardError = "$data\last_words.errors.log"
+    $words = Start-Process -NoNewWindow -PassThru @start
+    if (-not $words.WaitForExit(120000)) { $words.Kill() }
+  }
 } catch {
   Write-Output "runsfleet: $($_ | Out-String)"
 } finally {
