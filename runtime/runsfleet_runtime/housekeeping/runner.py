@@ -177,7 +177,7 @@ class TaskRunner:
         except SweepError as error:
             log.error("lease not released; it ends by itself", extra={"error": str(error)})
         kind = report.task.value
-        self._metrics.add(Metric.SWEEP_RUNS, kind=kind)
+        self._metrics.add(Metric.SWEEP_RUNS)
         has_failed = report.outcome is SweepOutcome.FAILED
         if has_failed:
             self._metrics.add(Metric.SWEEP_RUNS_FAILED, kind=kind)
