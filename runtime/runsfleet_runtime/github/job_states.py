@@ -33,6 +33,16 @@ _STATES = {
 }
 
 
+def state_of(word: object) -> JobState | None:
+    """Return the state that GitHub's word for it means; ``None`` for one that is new.
+
+    Example:
+        >>> state_of("pending")
+        <JobState.WAITING: 'waiting'>
+    """
+    return _STATES.get(word) if isinstance(word, str) else None
+
+
 class JobStates:
     """Reads the state of jobs.
 
@@ -85,8 +95,7 @@ class JobStates:
         except GitHubError as error:
             return self._unknown(job_id, str(error))
         word = job.get("status") if isinstance(job, dict) else None
-        state = _STATES.get(word) if isinstance(word, str) else None
-        return state or self._unknown(job_id, f"status {word!r}")
+        return state_of(word) or self._unknown(job_id, f"status {word!r}")
 
     def queued_in_run(self, job: JobMessage, *, deadline: float | None = None) -> list[int]:
         """Return the jobs of a job's run that wait for a runner with the very same labels.

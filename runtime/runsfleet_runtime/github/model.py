@@ -10,9 +10,9 @@ from typing import Self
 from urllib.parse import quote
 
 from runsfleet_runtime.contract.environment import RunnerLevel
+from runsfleet_runtime.contract.tags import RUNNER_NAME_PREFIX
 from runsfleet_runtime.github.errors import RefusedError
 
-RUNNER_NAME_PREFIX = "runsfleet-"
 WORK_FOLDER = "_work"
 """The runner's own default."""
 DEFAULT_GROUP_ID = 1

@@ -1,4 +1,4 @@
-"""Intake: a delivery of GitHub's becomes a message on the jobs queue, or an answer why not.
+"""Intake: a delivery of GitHub's becomes a message on a queue, or an answer why not.
 
 Order, and nothing may change it: size, signature over the raw bytes, event, JSON, labels, durable
 enqueue, and only then 2xx. A delivery that could not be enqueued is answered with 5xx, so that
@@ -6,6 +6,13 @@ GitHub lists it as failed and it can be delivered again (GitHub never does that 
 
 What is valid but asks for nothing (another event, another action, labels of others) gets 2xx too: a
 4xx would fill the App's delivery log with failures that are none.
+
+Every job ends, and most ends are told by the instance that ran the job. So of the ``completed``
+deliveries only these go on, to the events queue:
+
+- the job had no runner, or one that is none of ours: what was made for it is not needed any more;
+- it was cancelled, or failed, on a runner of ours: it may be an interrupted one, whose re-run is
+  waiting for just this.
 """
 
 from __future__ import annotations
@@ -16,22 +23,27 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runsfleet_runtime.contract.environment import RunnerLevel
-from runsfleet_runtime.contract.messages import JobMessage
+from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage
 from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.contract.tags import RUNNER_NAME_PREFIX
 from runsfleet_runtime.jobs.ports import SendsJobs
 from runsfleet_runtime.labels import Accepted, LabelSettings, NotOurs, resolve
 from runsfleet_runtime.secrets import ReadsSecrets, SecretNotFoundError, SecretUnavailableError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
+if TYPE_CHECKING:
+    from runsfleet_runtime.interruptions.ports import SendsEvents
+
 log = get_logger("webhook")
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Real ``workflow_job`` deliveries have 7 to 12 KB; whatever exceeds 1 MB is none of them."""
 _MAX_LABELS: Final = 100  # GitHub accepts no more for a runner
+_BROKEN_OFF: Final = frozenset({"cancelled", "failure"})
 _FRESH_SECONDS: Final = 900.0  # a delivery comes within seconds, one after an outage within minutes
 
 
@@ -81,6 +93,7 @@ class Intake:
         secret: Reference to the webhook secret.
         secrets: Reads it.
         queue: The jobs queue.
+        events: The events queue.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
     """
@@ -93,6 +106,7 @@ class Intake:
         secret: str,
         secrets: ReadsSecrets,
         queue: SendsJobs,
+        events: SendsEvents,
         metrics: CountsMetrics,
         clock: Callable[[], float],
     ) -> None:
@@ -101,6 +115,7 @@ class Intake:
         self._secret = secret
         self._secrets = secrets
         self._queue = queue
+        self._events = events
         self._metrics = metrics
         self._clock = clock
 
@@ -156,12 +171,29 @@ class Intake:
     def _workflow_job(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
         action = payload.get("action")
         workflow_job = payload.get("workflow_job")
-        if action != "queued" or workflow_job is None:
+        if action not in {"queued", "completed"} or workflow_job is None:
             self._metrics.add(Metric.DELIVERIES_IGNORED, kind="action")
             return Answer(200, "ignored", f"action {str(action)[:40]!r} asks for no runner")
         job = _job(payload, headers.get("x-github-delivery", ""), self._clock())
         with bound(job_id=job.job_id, run_id=job.run_id, repository=job.repository):
-            return replace(self._queued(job, payload), job=job)
+            take = self._queued if action == "queued" else self._completed
+            return replace(take(job, payload), job=job)
+
+    def _completed(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
+        ended = _end(job, payload["workflow_job"])
+        is_ours = ended.runner_name.startswith(RUNNER_NAME_PREFIX)
+        if is_ours and ended.conclusion not in _BROKEN_OFF:
+            self._metrics.add(Metric.DELIVERIES_IGNORED, kind="action")
+            return Answer(200, "ignored", "its instance tells of its end")
+        outcome = resolve(job.labels, self._labels)
+        if isinstance(outcome, NotOurs):
+            self._metrics.add(Metric.DELIVERIES_IGNORED, kind="not_ours")
+            return Answer(200, "ignored", outcome.reason)
+        if not self._events.send(ended):
+            self._metrics.add(Metric.ENQUEUE_FAILURES)
+            return Answer(503, "unavailable", "the events queue did not take the end of the job")
+        self._metrics.add(Metric.JOB_ENDS_QUEUED)
+        return Answer(202, "end queued", ended.conclusion)
 
     def _queued(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
         outcome = resolve(job.labels, self._labels)
@@ -239,6 +271,20 @@ def _job(payload: Mapping[str, Any], delivery_id: str, now: float) -> JobMessage
         workflow_name=str(job.get("workflow_name") or "")[:200],
         job_name=str(job.get("name") or "")[:200],
         delivery_id=delivery_id[:64],
+    )
+
+
+def _end(job: JobMessage, workflow_job: Mapping[str, Any]) -> JobEndedMessage:
+    return JobEndedMessage(
+        job_id=job.job_id,
+        run_id=job.run_id,
+        run_attempt=job.run_attempt,
+        repository=job.repository,
+        labels=job.labels,
+        conclusion=str(workflow_job.get("conclusion") or "")[:40],
+        installation_id=job.installation_id,
+        runner_name=str(workflow_job.get("runner_name") or "")[:200],
+        delivery_id=job.delivery_id,
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsfleet_runtime.contract.environment import RunnerLevel
-from runsfleet_runtime.contract.messages import JobMessage
+from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RerunMessage
 from runsfleet_runtime.contract.metrics import Metric, MetricDefinition
 from runsfleet_runtime.jobs.intake import MAX_BODY_BYTES, Intake
 from runsfleet_runtime.labels import LabelSettings
@@ -35,6 +35,23 @@ class Queue:
         if self.is_up:
             self.sent += jobs
         return [self.is_up] * len(jobs)
+
+    def defer(self, receipt_handle: str, seconds: float) -> None:
+        raise AssertionError((receipt_handle, seconds))
+
+
+class Events:
+    """An events queue that may be down."""
+
+    def __init__(self) -> None:
+        self.sent: list[JobEndedMessage | RerunMessage] = []
+        self.is_up = True
+
+    def send(self, message: JobEndedMessage | RerunMessage, *, delay: float = 0) -> bool:
+        assert delay == 0
+        if self.is_up:
+            self.sent.append(message)
+        return self.is_up
 
     def defer(self, receipt_handle: str, seconds: float) -> None:
         raise AssertionError((receipt_handle, seconds))
@@ -75,12 +92,14 @@ class House:
 
     def __init__(self, level: RunnerLevel = RunnerLevel.ORGANIZATION) -> None:
         self.queue, self.secrets, self.counts = Queue(), Secrets(), Counts()
+        self.events = Events()
         self.intake = Intake(
             labels=LabelSettings(region="eu-central-1", environment="dev"),
             runner_level=level,
             secret="secretsmanager:hook",
             secrets=self.secrets,
             queue=self.queue,
+            events=self.events,
             metrics=self.counts,
             clock=lambda: NOW,
         )
@@ -208,12 +227,83 @@ def test_other_events_are_2xx_and_nothing_else(event: str) -> None:
     assert house.queue.sent == []
 
 
-@pytest.mark.parametrize("action", ["in_progress", "completed", "waiting", None, 7])
+@pytest.mark.parametrize("action", ["in_progress", "waiting", None, 7])
 def test_other_actions_are_2xx_and_nothing_else(action: object) -> None:
     """Only queued jobs want a runner."""
     house = House()
     assert house.post(encode(payload(action=action))) == 200
+    assert (house.queue.sent, house.events.sent) == ([], [])
+
+
+def completed(conclusion: str, runner_name: str | None, **changes: Any) -> bytes:
+    """Return the delivery of a job's end."""
+    body = payload(action="completed", **changes)
+    body["workflow_job"] |= {"conclusion": conclusion, "runner_name": runner_name}
+    return encode(body)
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "runner_name"),
+    [
+        ("cancelled", None),
+        ("skipped", ""),
+        ("failure", None),
+        ("success", "somebody-elses"),
+        ("failure", "runsfleet-i-1"),
+        ("cancelled", "runsfleet-i-1"),
+    ],
+)
+def test_end_that_matters_goes_to_the_events_queue(
+    conclusion: str, runner_name: str | None
+) -> None:
+    """A job that no runner of ours had, or that broke off on one, is told to the events function.
+
+    Nothing is launched for it.
+    """
+    house = House()
+    assert house.post(completed(conclusion, runner_name)) == 202
+    assert house.events.sent == [
+        JobEndedMessage(
+            job_id=30_000_000_001,
+            run_id=7,
+            run_attempt=2,
+            repository="octo-org/hello",
+            labels=("runs-fleet=7/runner=2cpu-linux-arm64",),
+            conclusion=conclusion,
+            installation_id=99,
+            runner_name=runner_name or "",
+            delivery_id="d-1",
+        )
+    ]
     assert house.queue.sent == []
+    assert house.counts.seen == [(Metric.JOB_ENDS_QUEUED.name, None)]
+
+
+@pytest.mark.parametrize("conclusion", ["success", "neutral", "timed_out"])
+def test_end_that_its_instance_tells_is_ignored(conclusion: str) -> None:
+    """Every job ends: what ran on a runner of ours to its end costs the webhook no message."""
+    house = House()
+    assert house.post(completed(conclusion, "runsfleet-i-1")) == 200
+    assert house.events.sent == []
+    assert house.counts.seen == [(Metric.DELIVERIES_IGNORED.name, "action")]
+
+
+def test_ends_of_jobs_of_others_are_ignored() -> None:
+    """A cancelled job whose labels are not ours is none of our business."""
+    house = House()
+    assert house.post(completed("cancelled", None, labels=["ubuntu-latest"])) == 200
+    assert house.events.sent == []
+    assert house.counts.seen == [(Metric.DELIVERIES_IGNORED.name, "not_ours")]
+
+
+def test_end_that_could_not_be_queued_is_5xx() -> None:
+    """The delivery must be listed as failed at GitHub, so that it is delivered again."""
+    house = House()
+    house.events.is_up = False
+    assert house.post(completed("cancelled", None)) == 503
+    assert house.counts.seen == [(Metric.ENQUEUE_FAILURES.name, None)]
+    house.events.is_up = True
+    assert house.post(completed("cancelled", None)) == 202
 
 
 def test_null_workflow_job_is_2xx() -> None:

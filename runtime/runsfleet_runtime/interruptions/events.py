@@ -1,0 +1,125 @@
+"""Each message of the events queue goes to its use case; one that fails holds up no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from runsfleet_runtime.contract.messages import JobEndedMessage, RerunMessage
+from runsfleet_runtime.interruptions.departures import Departures
+from runsfleet_runtime.interruptions.endings import Endings
+from runsfleet_runtime.interruptions.model import (
+    ComeBack,
+    Done,
+    Event,
+    InstanceLeft,
+    Irrelevant,
+    RebalanceRecommendation,
+    SpotWarning,
+    Taken,
+)
+from runsfleet_runtime.interruptions.notices import Notices
+from runsfleet_runtime.interruptions.ports import SendsEvents
+from runsfleet_runtime.interruptions.reruns import Reruns
+from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.telemetry.log import bound, get_logger
+
+log = get_logger("events")
+
+RESERVED_SECONDS: Final = 5.0
+"""For the writes after GitHub's answer; an event that would begin later comes back instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """A message of the events queue.
+
+    Attributes:
+        message_id: SQS's id of the message.
+        receipt_handle: Names this receive of it.
+        event: What it says.
+    """
+
+    message_id: str
+    receipt_handle: str
+    event: Event
+
+
+class Events:
+    """The use case of the events function.
+
+    Args:
+        notices: What EC2 announces.
+        departures: Instances that are gone.
+        endings: Jobs that ended at GitHub.
+        reruns: Interrupted jobs that run again.
+        queue: The events queue.
+        clock: Returns epoch seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        notices: Notices,
+        departures: Departures,
+        endings: Endings,
+        reruns: Reruns,
+        queue: SendsEvents,
+        clock: Callable[[], float],
+    ) -> None:
+        self._notices = notices
+        self._departures = departures
+        self._endings = endings
+        self._reruns = reruns
+        self._queue = queue
+        self._clock = clock
+
+    def take(self, batch: Sequence[ReceivedEvent], *, deadline: float) -> set[str]:
+        """Act on events, one after the other.
+
+        Args:
+            batch: The messages.
+            deadline: Epoch seconds at which the invocation is cut off.
+
+        Returns:
+            The ids of the messages that must come back.
+        """
+        again: set[str] = set()
+        for received in batch:
+            with bound(message_id=received.message_id):
+                taken = self._take(received.event, deadline - RESERVED_SECONDS)
+                if isinstance(taken, ComeBack):
+                    again.add(received.message_id)
+                    if taken.after is not None:
+                        self._queue.defer(received.receipt_handle, taken.after)
+        return again
+
+    def _take(self, event: Event, deadline: float) -> Taken:
+        if self._clock() >= deadline:
+            return ComeBack()
+        try:
+            return self._route(event, deadline)
+        except RecordUnknownError as error:
+            log.error("event not taken", extra={"error": str(error)})
+        except Exception:  # a fault of one event must not keep the others from being taken
+            log.exception("event failed")
+        return ComeBack()
+
+    def _route(self, event: Event, deadline: float) -> Taken:
+        match event:
+            case JobEndedMessage():
+                return self._endings.take(event, deadline=deadline)
+            case RerunMessage():
+                return self._reruns.take(event, deadline=deadline)
+            case Irrelevant(reason):
+                log.info("event ignored", extra={"reason": reason})
+                return Done()
+        with bound(instance_id=event.instance_id):
+            match event:
+                case SpotWarning():
+                    return self._notices.warn(event, deadline=deadline)
+                case RebalanceRecommendation():
+                    return self._notices.recommend(event)
+                case InstanceLeft():
+                    return self._departures.take(event, deadline=deadline)
