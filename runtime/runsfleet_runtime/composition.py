@@ -258,7 +258,7 @@ def termination() -> TerminationFunction:
 @_without_collecting
 def housekeeping() -> HousekeepingFunction:
     """Build the housekeeping function's use case."""
-    from runsfleet_runtime.housekeeping.dynamodb import DynamoDBLeases
+    from runsfleet_runtime.housekeeping.leases.dynamodb import DynamoDBLeases
     from runsfleet_runtime.housekeeping.runner import TaskRunner
     from runsfleet_runtime.housekeeping.tasks import Parts, make
 

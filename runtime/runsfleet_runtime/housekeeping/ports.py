@@ -69,6 +69,21 @@ class Lease:
     state: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow:
+    """A row of the leases table.
+
+    Attributes:
+        name: What it is for.
+        ends_at: Epoch seconds at which the lease ends; 0 when it was given back.
+        ran_at: Epoch seconds of its last use's end; 0 when it was never given back.
+    """
+
+    name: str
+    ends_at: float
+    ran_at: float
+
+
 class KeepsLeases(Protocol):
     """The leases table."""
 

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from runsfleet_runtime.contract.tables import LeaseAttr
-from runsfleet_runtime.housekeeping.dynamodb import DynamoDBLeases
+from runsfleet_runtime.housekeeping.leases.dynamodb import DynamoDBLeases
 from runsfleet_runtime.housekeeping.model import SweepOutcome
 from runsfleet_runtime.housekeeping.ports import SweepError
 
