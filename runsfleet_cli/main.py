@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from runsfleet_cli.breaker_commands import app as breaker
 from runsfleet_cli.local.commands import app as local
 from runsfleet_runtime.version import __version__
 
@@ -16,6 +17,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(local, name="local")
+app.add_typer(breaker, name="breaker")
 
 
 @app.callback(invoke_without_command=True)

@@ -139,7 +139,7 @@ class Breaker:
 
     def _probe(self, changes: Sequence[Change]) -> set[Offering]:
         """Claim probes; returns the offerings whose probe is, or may be, somebody else's."""
-        made = {change.after.offering for change in self._write(changes)}
+        made = {change.after.offering for change in self._write(changes) or ()}
         for offering in made:
             self._metrics.add(Metric.BREAKER_PROBES, kind=offering.capacity_type)
         return {change.after.offering for change in changes} - made
@@ -164,22 +164,32 @@ class Breaker:
                 if after is not circuit:
                     changes.append(self._as_change(circuit, after, action))
             written = self._write(changes)
+            if written is None:
+                break  # the client has tried often enough
             done += written
             there = {change.after.offering for change in written}
             waiting = [c.after.offering for c in changes if c.after.offering not in there]
         if waiting:
-            log.warning("circuits not written", extra={"offerings": [o.key for o in waiting]})
+            log.warning("circuits not changed", extra={"offerings": [o.key for o in waiting]})
         return done
 
     def _as_change(self, before: Circuit, after: Circuit, action: str) -> Change:
         return Change(before=before, after=after, action=action, actor=self._actor)
 
-    def _write(self, changes: Sequence[Change]) -> list[Change]:
-        """Write, take note of what is stored now, and return the changes that were made."""
+    def _write(self, changes: Sequence[Change]) -> list[Change] | None:
+        """Write, take note of what is stored now, and return the changes that were made.
+
+        None when the table did not answer: what was made is unknown.
+        """
         if not changes:
             return []
         made = []
-        for change, stored in zip(changes, self._store.write(changes), strict=True):
+        try:
+            results = self._store.write(changes)
+        except CircuitsUnknownError as error:
+            log.warning("circuits not written", extra={"error": str(error)})
+            return None
+        for change, stored in zip(changes, results, strict=True):
             if stored is None:
                 continue
             self._known[stored.offering] = stored

@@ -7,8 +7,8 @@ Gotchas:
   then written one by one.
 - A circuit and its audit row are one transaction: neither is there without the other.
 - botocore gives each transaction a token, so a call whose answer was lost is not made twice by its
-  own repetition. A change whose outcome stays unknown counts as not made; the caller reads again
-  and finds the failure's id counted, or the probe taken until its time is over.
+  own repetition. A change whose outcome stays unknown counts as not made: a failure that is told
+  again is known by its id, a probe is nobody's until its time is over.
 """
 
 from __future__ import annotations
@@ -106,12 +106,10 @@ class DynamoDBCircuits:
         except ClientError as error:
             reasons = error.response.get("CancellationReasons")
             if reasons is None:
-                log.warning("circuits not written", extra={"error": str(error)})
-                return [None] * len(changes)
+                raise CircuitsUnknownError(f"{self._table} was not written: {error}") from error
             return self._apart(changes, groups, reasons)
         except BotoCoreError as error:
-            log.warning("circuits not written", extra={"error": str(error)})
-            return [None] * len(changes)
+            raise CircuitsUnknownError(f"{self._table} was not written: {error}") from error
         return list(stored)
 
     def _apart(
@@ -121,14 +119,13 @@ class DynamoDBCircuits:
         reasons: Sequence[Mapping[str, Any]],
     ) -> list[Circuit | None]:
         """Write one by one what was cancelled because of another."""
-        if len(changes) == 1:
-            return [None]
         written: list[Circuit | None] = []
         position = 0
         for change, group in zip(changes, groups, strict=True):
             codes = {reason.get("Code") for reason in reasons[position : position + len(group)]}
             position += len(group)
-            written += [None] if codes & _REFUSED else self._write([change])
+            is_refused = len(changes) == 1 or codes & _REFUSED
+            written += [None] if is_refused else self._write([change])
         return written
 
     def _actions(self, change: Change, circuit: Circuit) -> list[Mapping[str, Any]]:

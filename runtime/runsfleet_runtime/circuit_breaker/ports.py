@@ -64,5 +64,8 @@ class StoresCircuits(Protocol):
         """Write circuits, each with its audit row or not at all.
 
         Returns for each the circuit as it is now stored, or None when somebody else wrote it
-        meanwhile or the table did not answer.
+        meanwhile.
+
+        Raises:
+            CircuitsUnknownError: If the table did not answer; some may be written.
         """

@@ -53,13 +53,15 @@ class Table:
 
     def write(self, changes: Sequence[Change]) -> list[Circuit | None]:
         self.writes += 1
+        if "write" in self.faults:
+            raise CircuitsUnknownError("not written: no answer")
         while self.rival:
             circuit = self.rival.pop()
             self.circuits[circuit.offering] = circuit
         stored: list[Circuit | None] = []
         for change in changes:
             there = self.circuits.get(change.after.offering)
-            if (there.version if there else 0) != change.before.version or "write" in self.faults:
+            if (there.version if there else 0) != change.before.version or "race" in self.faults:
                 stored.append(None)
                 continue
             circuit = replace(change.after, version=change.before.version + 1)
@@ -306,6 +308,9 @@ def test_operator_wins_against_a_racing_function() -> None:
     table.rival = [replace(table.circuits[offering()], version=7)]
     (circuit,) = control(table).open([offering()], seconds=60, note="")
     assert (circuit.state, circuit.version) == (CircuitState.OPEN, 8)
-    table.faults = {"write"}
+    table.faults = {"race"}
     with pytest.raises(CircuitsUnknownError, match=r"try again: spot:c7g\.xlarge:a"):
+        control(table).close([offering()], note="")
+    table.faults = {"write"}
+    with pytest.raises(CircuitsUnknownError, match="no answer"):
         control(table).close([offering()], note="")

@@ -8,7 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
 from runsfleet_runtime.circuit_breaker.dynamodb import AUDIT_SECONDS, DynamoDBCircuits
@@ -192,8 +192,14 @@ def test_foreign_item_is_passed_over(tables: Tables) -> None:
 
 
 def test_no_answer_is_told(tables: Tables) -> None:
-    """A read raises the room's own error; a write says that it is not known to be made."""
+    """Reads and writes raise the room's own error, whatever the client's."""
     tables.fault = ReadTimeoutError(endpoint_url="dynamodb")
     with pytest.raises(CircuitsUnknownError, match="circuits could not be read"):
         tables.circuits.read(is_consistent=False)
-    assert tables.circuits.write([counting(circuit())]) == [None]
+    with pytest.raises(CircuitsUnknownError, match="circuits was not written"):
+        tables.circuits.write([counting(circuit())])
+    tables.fault = ClientError(
+        {"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems"
+    )
+    with pytest.raises(CircuitsUnknownError, match="AccessDenied"):
+        tables.circuits.write([counting(circuit())])
