@@ -6,7 +6,7 @@ instance of its key, and no other. It is sent, then deleted: it may arrive twice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -95,7 +95,6 @@ class KeptReports:
         bucket: The fleet's bucket.
         queue: The termination queue.
         role_id: Unique id of the instances' role.
-        clock: Returns epoch seconds.
     """
 
     name: Final = HousekeepingTask.KEPT_REPORTS
@@ -107,12 +106,10 @@ class KeptReports:
         bucket: KeepsObjects,
         queue: SendsReports,
         role_id: str,
-        clock: Callable[[], float],
     ) -> None:
         self._bucket = bucket
         self._queue = queue
         self._role_id = role_id
-        self._clock = clock
 
     def select(self, run: Run) -> Iterator[Sequence[KeptReport]]:
         """Yield what is kept."""

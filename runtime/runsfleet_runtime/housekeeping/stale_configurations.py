@@ -7,7 +7,7 @@ for the ends that nobody took.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -72,7 +72,6 @@ class StaleConfigurations:
         configurations: The store of configurations.
         runners: The same store; deletes.
         instances: EC2.
-        clock: Returns epoch seconds.
     """
 
     name: Final = HousekeepingTask.STALE_CONFIGURATIONS
@@ -84,12 +83,10 @@ class StaleConfigurations:
         configurations: ListsConfigurations,
         runners: ForgetsRunners,
         instances: EndsLeftovers,
-        clock: Callable[[], float],
     ) -> None:
         self._configurations = configurations
         self._runners = runners
         self._instances = instances
-        self._clock = clock
 
     def select(self, run: Run) -> Iterator[Sequence[Configuration]]:
         """Yield all configurations."""

@@ -91,7 +91,7 @@ def test_leftovers_are_ended_and_counted() -> None:
     assert (report.selected, report.acted, report.spared, report.failures) == (3, 2, 1, 0)
     assert report.verdicts == {"remove: left over": 2, "spared: in use": 1}
     assert task.frame.outcomes == {LEASE: SweepOutcome.SUCCEEDED}
-    assert task.frame.counted == {"SweepRuns:old_jobs": 1, "SweepActions:old_jobs": 2}
+    assert task.frame.counted == {"SweepRuns": 1, "SweepActions:old_jobs": 2}
 
 
 def test_the_second_look_decides() -> None:
@@ -128,7 +128,7 @@ def test_failed_reads_are_not_nothing_found() -> None:
     assert task.frame.counted["SweepRunsFailed:old_jobs"] == 1
     nothing = Things([])
     assert nothing.frame.run(nothing).outcome is SweepOutcome.SUCCEEDED
-    assert nothing.frame.counted == {"SweepRuns:old_jobs": 1}
+    assert nothing.frame.counted == {"SweepRuns": 1}
 
 
 def test_run_whose_every_action_fails_has_failed() -> None:
