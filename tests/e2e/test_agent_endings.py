@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,30 @@ if TYPE_CHECKING:
 START_SECONDS = 10.0
 """From launch to the agent's work, with a bit for a busy machine."""
 
+SETTLING_SECONDS = 10.0
+"""For a report that is just being taken."""
+
 HANGS = "sleep 300"
 INSTANCES = "instance:*"
 
 Try = Callable[..., Trial]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left(cloud: Cloud) -> Iterator[None]:
+    """After all of it no instance lives, no message waits, and none was given up."""
+    yield
+    deadline = time.monotonic() + SETTLING_SECONDS
+    while any(waiting := messages(cloud).values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(waiting), messages(cloud)
+    assert {one["state"] for one in cloud.client.state()["instances"]} == {"terminated"}
+
+
+def messages(cloud: Cloud) -> dict[str, int]:
+    """How many messages each queue holds, dead-letter queues too."""
+    queues = cloud.client.state()["queues"]
+    return {role: sum(depth.values()) for role, depth in queues.items()}
 
 
 @pytest.fixture
@@ -335,12 +356,3 @@ def test_metadata_that_is_late_is_waited_for(cloud: Cloud, trial: Try, how: str)
         cloud.client.trouble_metadata(how, 0)
     assert record["outcome"] == "success"
     say("gone", one.ended_after(launched_at(one), record["instance_id"], START_SECONDS + 15))
-
-
-def test_nothing_is_left(cloud: Cloud) -> None:
-    """After all of that no instance lives, no message waits, and none was given up."""
-    state = cloud.client.state()
-    assert {one["state"] for one in state["instances"]} == {"terminated"}
-    assert {role: sum(depth.values()) for role, depth in state["queues"].items()} == dict.fromkeys(
-        state["queues"], 0
-    )
