@@ -80,7 +80,8 @@ class LaunchRequest:
 
     def offerings(self) -> list[Offering]:
         """Return what the request may ask for, best type first, what is left out included."""
-        found = (self._offering(t, subnet) for t in self.instance_types for subnet in self._spread)
+        subnets = self._spread()
+        found = (self._offering(t, subnet) for t in self.instance_types for subnet in subnets)
         return [offering for offering in found if offering is not None]
 
     def overrides(self) -> list[tuple[str, str]]:
@@ -89,10 +90,11 @@ class LaunchRequest:
         Each zone has one subnet, since EC2 refuses two pairs of the same type and zone. Where there
         are too many pairs the last types go; no zone that has a pair loses all of them.
         """
+        subnets = self._spread()
         pairs = [
             (t, subnet)
             for t in self.instance_types
-            for subnet in self._spread
+            for subnet in subnets
             if self._offering(t, subnet) not in self.left_out
         ]
         if len(pairs) <= MAX_OVERRIDES:
@@ -108,9 +110,8 @@ class LaunchRequest:
         """Return the request that does not ask for these."""
         return replace(self, left_out=left_out)
 
-    @property
     def _spread(self) -> list[str]:
-        """One subnet of each zone; of several, another one with each request, by its token."""
+        """Return one subnet of each zone; of several, each request takes another, by its token."""
         groups: dict[str, list[str]] = {}
         for subnet in self.subnet_ids:
             groups.setdefault(self.zones.get(subnet, subnet), []).append(subnet)
