@@ -34,6 +34,9 @@ _log = get_logger("github.job_runs")
 
 RERUNS: Final[Permissions] = {"actions": "write"}
 """What re-running a job needs."""
+ANNOTATIONS: Final[Permissions] = {"checks": "read"}
+"""What telling a stopped job from a cancelled one needs; a fleet works without it."""
+_STOPPED: Final = "runner has received a shutdown signal"
 _FORBIDDEN, _UNPROCESSABLE = 403, 422
 
 
@@ -159,6 +162,41 @@ class JobRuns:
             and _attempt(entry) > job.run_attempt
             and moment(entry, "completed_at") != ended_at
             for entry in entries
+        )
+
+    def was_stopped(self, job: JobMessage, *, deadline: float | None = None) -> bool | None:
+        """Tell whether a job was broken off by its runner, which was told to stop.
+
+        GitHub calls some of these jobs failed and some cancelled. Only an annotation of the runner
+        tells them from those that somebody cancelled.
+
+        Args:
+            job: The job.
+            deadline: Epoch seconds after which to give up; 10 s from now by default.
+
+        Returns:
+            ``None`` when GitHub could not be asked, ``False`` when it does not say so or the App
+            lacks the permission ``checks: read``.
+        """
+        # a job is a check run, by the same id
+        path = f"/check-runs/{job.job_id}/annotations?per_page=100"
+        try:
+            found = self._call("GET", job, path, ANNOTATIONS, deadline)
+        except InstallationNotFoundError as error:
+            _unknown(job, error)
+            return None
+        except (NotFoundError, RefusedError) as error:
+            _log.warning(
+                "annotations of a job not readable",
+                extra={"job_id": job.job_id, "error": str(error)},
+            )
+            return False
+        except GitHubError as error:
+            _unknown(job, error)
+            return None
+        entries = found if isinstance(found, list) else []
+        return any(
+            _STOPPED in text(entry, "message") for entry in entries if isinstance(entry, dict)
         )
 
     def rerun(self, job: JobMessage, *, deadline: float | None = None) -> RerunAnswer:

@@ -121,9 +121,10 @@ def _of_ended(seen: JobDetail, *, came_at: float) -> Judgement:
     """Judge a job that ended on the instance that is gone."""
     if seen.conclusion == "success":
         return Judgement(Fate.CLOSE, ReportStatus.SUCCESS, ran_job=True, reason="it succeeded")
-    # what had failed before EC2 came, with or without a warning, had failed by itself
-    if seen.conclusion == "failure" and seen.completed_at > came_at:
-        return Judgement(Fate.RERUN, ran_job=True, reason="it failed as its instance went")
+    # what had broken off before EC2 came, with or without a warning, had done so by itself; who
+    # cancelled a job is asked when its re-run is due
+    if seen.conclusion in {"failure", "cancelled"} and seen.completed_at > came_at:
+        return Judgement(Fate.RERUN, ran_job=True, reason="it broke off as its instance went")
     reason = f"it ended as {seen.conclusion}"
     return Judgement(Fate.CLOSE, ReportStatus.FAILURE, ran_job=True, reason=reason)
 

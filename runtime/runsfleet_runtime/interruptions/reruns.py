@@ -13,8 +13,9 @@ Exactly one re-run, whatever crashes::
 GitHub itself refuses a second request while the run goes on, so the only gap is a request whose
 effect does not show yet; ``SETTLING_SECONDS`` bridges it.
 
-Never re-run: a job that succeeded or was cancelled, one that is a re-run itself, and one whose
-instance reported an end of its own.
+Never re-run: a job that succeeded or that somebody cancelled, one that is a re-run itself, and one
+whose instance reported an end of its own. A job that its runner broke off when it was told to stop
+is at times "cancelled" at GitHub, too; what the runner noted at the job tells it apart.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class RerunsJobs(Protocol):
     ) -> bool | None:
         """Tell whether a job was run again in a later attempt of its run."""
 
+    def was_stopped(self, job: JobMessage, *, deadline: float | None = None) -> bool | None:
+        """Tell whether a job was broken off by its runner, which was told to stop."""
+
     def rerun(self, job: JobMessage, *, deadline: float | None = None) -> RerunAnswer:
         """Run a job again."""
 
@@ -96,11 +100,13 @@ class Seen:
         job: The job.
         run: Its run.
         was_rerun: Whether a later attempt of the run ran it again.
+        was_stopped: Whether its runner broke it off; asked of a cancelled job only.
     """
 
     job: JobDetail
     run: RunDetail | None = None
     was_rerun: bool | None = None
+    was_stopped: bool | None = None
 
 
 def judge(record: JobRecord, seen: Seen, *, now: float) -> Verdict:
@@ -146,7 +152,9 @@ def _of_github(record: JobRecord, seen: Seen, now: float) -> Verdict:
             return Verdict(Step.NOT_NEEDED, "GitHub does not have it any more")
         case JobState.QUEUED:
             return Verdict(Step.REDISPATCH, "it had not started")
-        case JobState.COMPLETED if seen.job.conclusion != "failure":
+        case JobState.COMPLETED if seen.job.conclusion == "cancelled" and seen.was_stopped is None:
+            return Verdict(Step.WAIT, "GitHub does not say who cancelled it")
+        case JobState.COMPLETED if seen.job.conclusion != "failure" and not seen.was_stopped:
             return Verdict(Step.NOT_NEEDED, f"it ended as {seen.job.conclusion or 'nothing'}")
         case JobState.COMPLETED if seen.was_rerun:
             return Verdict(Step.DONE, "it runs again")
@@ -270,13 +278,16 @@ class Reruns:
     def _look(self, record: JobRecord, deadline: float) -> Seen:
         """Ask GitHub no more than the verdict needs."""
         job = self._github.job(record.job, deadline=deadline)
-        if job.state is not JobState.COMPLETED or job.conclusion != "failure":
-            return Seen(job=job)
+        was_stopped: bool | None = None
+        if job.conclusion == "cancelled":
+            was_stopped = self._github.was_stopped(record.job, deadline=deadline)
+        if job.conclusion != "failure" and not was_stopped:
+            return Seen(job=job, was_stopped=was_stopped)
         run = self._github.run(record.job, deadline=deadline)
         if run.attempt <= record.job.run_attempt:
-            return Seen(job=job, run=run)
+            return Seen(job=job, run=run, was_stopped=was_stopped)
         was_rerun = self._github.was_rerun(record.job, ended_at=job.completed_at, deadline=deadline)
-        return Seen(job=job, run=run, was_rerun=was_rerun)
+        return Seen(job=job, run=run, was_rerun=was_rerun, was_stopped=was_stopped)
 
     def _ask(self, record: JobRecord, deadline: float) -> Settled:
         now = self._clock()

@@ -128,6 +128,41 @@ def test_later_attempt_is_looked_through_for_the_job(
     ]
 
 
+SHUTDOWN = (
+    "The runner has received a shutdown signal. This can happen when the runner service is "
+    "stopped, or a manually started runner is canceled."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, [{"message": "Node 16 is old"}, {"message": SHUTDOWN}], True),
+        (200, [{"message": "The operation was canceled."}, {"message": None}, "what"], False),
+        (200, {}, False),
+        (403, {"message": "Resource not accessible by integration"}, False),
+        (404, {"message": "Not Found"}, False),
+    ],
+)
+def test_stopped_job_is_told_by_its_runners_note(
+    *, runs: JobRuns, job: JobMessage, github: Any, say: Any, status: int, body: Any, expected: bool
+) -> None:
+    """Without the note, or without the permission to read it, somebody cancelled the job."""
+    line = f"GET /repos/octo/spoon/check-runs/{job.job_id}/annotations"
+    github.script[line] = [say(status, body)]
+    assert runs.was_stopped(job) is expected
+    assert github.requests[0].body == {"permissions": {"checks": "read"}}
+
+
+def test_note_that_could_not_be_asked_for_is_unknown(
+    runs: JobRuns, job: JobMessage, github: Any, silence: Any
+) -> None:
+    """No answer is not the answer that there is no note."""
+    line = f"GET /repos/octo/spoon/check-runs/{job.job_id}/annotations"
+    github.script[line] = [silence() for _ in range(99)]
+    assert runs.was_stopped(job) is None
+
+
 def test_rerun_asks_for_that_job_alone_with_the_permission_for_it(
     runs: JobRuns, job: JobMessage, github: Any, say: Any
 ) -> None:

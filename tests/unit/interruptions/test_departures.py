@@ -155,13 +155,15 @@ def test_job_that_needs_nothing_of_us_is_closed_as_unserved(seen: JobDetail) -> 
     ("seen", "interrupted_at", "outcome", "rerun"),
     [
         (ended("success", at=AT + 5), NOW - 200, ReportStatus.SUCCESS, None),
-        (ended("cancelled", at=AT + 5), NOW - 200, ReportStatus.FAILURE, None),
+        (ended("timed_out", at=AT + 5), NOW - 200, ReportStatus.FAILURE, None),
+        (ended("cancelled", at=NOW - 300), NOW - 200, ReportStatus.FAILURE, None),
         # it had failed before EC2 came
         (ended("failure", at=NOW - 300), NOW - 200, ReportStatus.FAILURE, None),
         (ended("failure", at=AT - 20), 0.0, ReportStatus.FAILURE, None),
         # the agent stopped it at the warning, or it went with its instance
         (ended("failure", at=NOW - 150), NOW - 200, ReportStatus.INTERRUPTED, Rerun.PENDING),
         (ended("failure", at=AT + 20), 0.0, ReportStatus.INTERRUPTED, Rerun.PENDING),
+        (ended("cancelled", at=NOW - 150), NOW - 200, ReportStatus.INTERRUPTED, Rerun.PENDING),
     ],
 )
 def test_job_that_ended_on_it_is_recorded_as_github_says(

@@ -100,6 +100,20 @@ def test_what_must_not_be_rerun_never_is(job: JobDetail, changes: dict[str, Any]
     assert world.counted == {("JobsRerun", "not_needed"): 1}
 
 
+def test_job_that_its_runner_broke_off_is_rerun_whatever_github_calls_it() -> None:
+    """The agent stops its runner at a warning, and GitHub may call the job cancelled.
+
+    While it cannot be told from one that somebody cancelled, it waits.
+    """
+    world = world_of(replace(FAILED, conclusion="cancelled"), stopped={1}, faults={"annotations"})
+    assert take(world)
+    assert world.asked["rerun"] == 0
+    assert len(world.sent) == 1
+    world.faults.clear()
+    assert take(world)
+    assert world.rerun_jobs == [1]
+
+
 def test_somebody_who_was_faster_leaves_nothing_to_do() -> None:
     """A person re-ran it, alone or with all failed jobs."""
     world = world_of(run=RunDetail(state=JobState.IN_PROGRESS, attempt=2))

@@ -66,6 +66,7 @@ class World:
     records: dict[int, JobRecord] = field(default_factory=dict)
     jobs: dict[int, JobDetail] = field(default_factory=dict)  # at GitHub
     runs: dict[int, RunDetail] = field(default_factory=dict)
+    stopped: set[int] = field(default_factory=set)  # jobs that their runner broke off
     rerun_answers: list[RerunAnswer] = field(default_factory=list)
     rerun_jobs: list[int] = field(default_factory=list)  # what GitHub really started anew
     asked: Counter[str] = field(default_factory=Counter)
@@ -275,6 +276,11 @@ class World:
         assert deadline is not None
         assert ended_at == self.jobs[job.job_id].completed_at
         return None if {"github", "jobs of run"} & self.faults else job.job_id in self.rerun_jobs
+
+    def was_stopped(self, job: JobMessage, *, deadline: float | None = None) -> bool | None:
+        assert deadline is not None
+        assert self.jobs[job.job_id].conclusion == "cancelled"
+        return None if {"github", "annotations"} & self.faults else job.job_id in self.stopped
 
     def rerun(self, job: JobMessage, *, deadline: float | None = None) -> RerunAnswer:
         assert deadline is not None
