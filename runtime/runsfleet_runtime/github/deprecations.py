@@ -1,4 +1,4 @@
-"""Until when GitHub takes a version of actions/runner.
+"""Which version of actions/runner GitHub offers, and until when it takes one.
 
 GitHub has the endpoint since 2026-09 (github.blog/changelog/2026-09-03); an Enterprise Server may
 lack it, and then nothing is known, which is neither good nor bad news.
@@ -6,18 +6,21 @@ lack it, and then nothing is known, which is neither good nor bad news.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from runsfleet_runtime.github.errors import NotFoundError, UnavailableError
 from runsfleet_runtime.github.installations import RUNNERS, Installations
-from runsfleet_runtime.github.listings import moment
+from runsfleet_runtime.github.listings import moment, text
 from runsfleet_runtime.github.model import Deprecation, RunnerScope
 
+_SYSTEMS = frozenset({"linux", "win"})
+_VERSION = re.compile(r"-(\d+\.\d+\.\d+)\.(?:tar\.gz|zip)$")
 _KEYS = ("registration_deprecates_at", "runtime_deprecates_at")
 
 
 class Deprecations:
-    """Asks when a version ends.
+    """Asks which version is offered and when a version ends.
 
     Args:
         github: The API.
@@ -25,6 +28,31 @@ class Deprecations:
 
     def __init__(self, github: Installations) -> None:
         self._github = github
+
+    def offered(self, scope: RunnerScope, installation_id: int) -> set[str]:
+        """Return the versions that GitHub offers for Linux and Windows; usually one.
+
+        Args:
+            scope: Where runners of them are registered.
+            installation_id: The App's installation there.
+
+        Raises:
+            GitHubError: If GitHub gave no useful answer.
+        """
+        found = self._github.call_as(
+            installation_id,
+            "GET",
+            f"{scope.runners_path}/downloads",
+            permissions=RUNNERS[scope.level],
+        )
+        if not isinstance(found, list):
+            raise UnavailableError("github's answer holds no list of runner packages")
+        matches = [
+            _VERSION.search(text(entry, "filename"))
+            for entry in found
+            if isinstance(entry, dict) and entry.get("os") in _SYSTEMS
+        ]
+        return {match[1] for match in matches if match}
 
     def of(self, version: str, scope: RunnerScope, installation_id: int) -> Deprecation | None:
         """Return when a version ends; ``None`` when GitHub does not know the version or question.

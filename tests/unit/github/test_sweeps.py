@@ -319,6 +319,18 @@ def test_server_that_does_not_know_ends(connect: Any) -> None:
     assert Deprecations(connect().api).of("2.336.0", ORGANIZATION, INSTALLATION) is None
 
 
+def test_versions_that_are_offered(connect: Any, github: Any) -> None:
+    """All platforms together; usually they have the same version."""
+    assert Deprecations(connect().api).offered(ORGANIZATION, INSTALLATION) == {"2.337.0"}
+
+
+def test_offer_in_another_form_is_no_answer(connect: Any, github: Any, say: Any) -> None:
+    """Something else than a list is treated as an outage."""
+    github.script["GET /orgs/octo/actions/runners/downloads"] = [say(200, {})]
+    with pytest.raises(UnavailableError):
+        Deprecations(connect().api).offered(ORGANIZATION, INSTALLATION)
+
+
 @pytest.mark.parametrize("body", [[], {"runtime_deprecates_at": "soon"}])
 def test_end_that_cannot_be_read_is_no_end(connect: Any, github: Any, say: Any, body: Any) -> None:
     """A malformed answer is not taken for a version without end."""
