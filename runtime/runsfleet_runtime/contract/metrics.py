@@ -279,9 +279,7 @@ class Metric:
         "SweepRunsFailed",
         Unit.COUNT,
         Emitter.HOUSEKEEPING,
-        "Those of them that could not read, or whose every action failed.",
-        "Task",
-        _TASKS,
+        "Those of them that could not read, or whose every action failed; the log names the sweep.",
     )
     SWEEP_ACTIONS = MetricDefinition(
         "SweepActions",

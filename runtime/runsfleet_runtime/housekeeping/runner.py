@@ -180,7 +180,7 @@ class TaskRunner:
         self._metrics.add(Metric.SWEEP_RUNS)
         has_failed = report.outcome is SweepOutcome.FAILED
         if has_failed:
-            self._metrics.add(Metric.SWEEP_RUNS_FAILED, kind=kind)
+            self._metrics.add(Metric.SWEEP_RUNS_FAILED)
         if report.acted:
             self._metrics.add(Metric.SWEEP_ACTIONS, report.acted, kind=kind)
         if report.failures:

@@ -125,7 +125,7 @@ def test_failed_reads_are_not_nothing_found() -> None:
         task.frame.run(task)
     assert task.removed == [1]
     assert task.frame.outcomes == {LEASE: SweepOutcome.FAILED}
-    assert task.frame.counted["SweepRunsFailed:old_jobs"] == 1
+    assert task.frame.counted["SweepRunsFailed"] == 1
     nothing = Things([])
     assert nothing.frame.run(nothing).outcome is SweepOutcome.SUCCEEDED
     assert nothing.frame.counted == {"SweepRuns": 1}
@@ -135,7 +135,7 @@ def test_run_whose_every_action_fails_has_failed() -> None:
     """A sweep that never succeeds at anything does not look like one that works."""
     task = Things([things(1, 2)], stuck={1, 2})
     assert task.frame.run(task).outcome is SweepOutcome.FAILED
-    assert task.frame.counted["SweepRunsFailed:old_jobs"] == 1
+    assert task.frame.counted["SweepRunsFailed"] == 1
 
 
 def test_two_runs_never_overlap() -> None:
