@@ -301,6 +301,7 @@ def test_a_cancelled_job_stops_its_processes(github: BackgroundStandIn, machine:
     assert fetch("POST", url, token=token).status == 202
     process.communicate(timeout=20)
     assert job.conclusion is Conclusion.CANCELLED
+    assert job.annotation is None
     assert not sleepers()
 
 
@@ -311,6 +312,7 @@ def test_a_terminated_runner_cancels_its_job(github: BackgroundStandIn, machine:
     output, _ = process.communicate(timeout=20)
     assert (process.returncode, "Exiting..." in output) == (0, True)
     assert job.conclusion is Conclusion.CANCELLED
+    assert "received a shutdown signal" in str(job.annotation)
     assert not github.stand_in.world.runners
     assert not sleepers()
 

@@ -271,9 +271,22 @@ class Broker:
             raise ApiError(409, "The job is not running on this runner")
 
     def finish(
-        self, job: Job, runner: Runner, conclusion: Conclusion, outputs: dict[str, str]
+        self,
+        job: Job,
+        runner: Runner,
+        conclusion: Conclusion,
+        outputs: dict[str, str],
+        *,
+        annotation: str | None = None,
     ) -> None:
         """Conclude a job; an ephemeral runner is deregistered with it.
+
+        Args:
+            job: The job.
+            runner: Its runner.
+            conclusion: How it ended.
+            outputs: The job's outputs.
+            annotation: What the runner notes at the job.
 
         Raises:
             ApiError: 409 when the job is not this runner's.
@@ -281,7 +294,7 @@ class Broker:
         self.own(job, runner)
         if runner.ephemeral:
             self.remove(runner, "its one job is done")
-        self._lifecycle.complete(job, conclusion, outputs=outputs)
+        self._lifecycle.complete(job, conclusion, outputs=outputs, annotation=annotation)
 
     def _take_back(self, job: Job) -> None:
         job.assigned_to = job.assigned_at = None

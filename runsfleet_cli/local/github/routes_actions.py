@@ -32,6 +32,10 @@ class ActionRoutes:
             web.get(f"{actions}/jobs/{{job_id}}", self.job),
             web.get(f"{actions}/jobs/{{job_id}}/logs", self.logs),
             web.post(f"{actions}/jobs/{{job_id}}/rerun", self.rerun_job),
+            web.get(
+                f"{prefix}/repos/{{owner}}/{{repo}}/check-runs/{{job_id}}/annotations",
+                self.annotations,
+            ),
             web.get(f"{actions}/runs", self.runs),
             web.get(run, self.run),
             web.get(f"{run}/jobs", self.jobs),
@@ -78,6 +82,14 @@ class ActionRoutes:
         await json_body(request, optional=True)
         self._s.lifecycle.rerun_job(job)
         return web.json_response({}, status=201)
+
+    async def annotations(self, request: web.Request) -> web.Response:
+        """List what was noted at a job, which is a check run by the same id."""
+        job = self._s.job(request, self._s.seen_repository(request, "checks"))
+        notes = [] if job.annotation is None else [job.annotation]
+        return web.json_response(
+            [{"annotation_level": "failure", "title": "", "message": note} for note in notes]
+        )
 
     async def runs(self, request: web.Request) -> web.Response:
         """List a repository's runs, newest first, optionally of one status or conclusion."""

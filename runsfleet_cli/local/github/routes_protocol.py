@@ -236,7 +236,14 @@ class ProtocolRoutes:
         except (KeyError, ValueError) as error:
             raise invalid(f"unknown conclusion {body.get('conclusion')!r}") from error
         outputs = {str(key): str(value) for key, value in (body.get("outputs") or {}).items()}
-        self._s.broker.finish(job, runner, conclusion, outputs)
+        note = body.get("annotation")
+        self._s.broker.finish(
+            job,
+            runner,
+            conclusion,
+            outputs,
+            annotation=note if isinstance(note, str) else None,
+        )
         return web.json_response({})
 
     async def log_text(self, request: web.Request) -> web.Response:

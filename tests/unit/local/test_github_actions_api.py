@@ -109,6 +109,24 @@ def test_reading_does_not_permit_a_rerun(github: BackgroundStandIn) -> None:
     assert call(github, "POST", f"/jobs/{number}/rerun", token).status == 403
 
 
+def test_notes_at_a_job_are_read_as_those_of_its_check_run(github: BackgroundStandIn) -> None:
+    """A check run has the id of its job; reading it takes `checks: read`."""
+    number = start(github, "hello.yml")["jobs"][0]["id"]
+    url = f"{github.url}/repos/octo-org/hello/check-runs/{number}/annotations"
+    token = installation_token(github, permissions={"checks": "read"})
+    assert fetch("GET", url, token=token).json == []
+    job = github.stand_in.job(number)
+    github.call(
+        lambda: github.stand_in.lifecycle.complete(
+            job, Conclusion.CANCELLED, annotation="The runner has received a shutdown signal."
+        )
+    )
+    (note,) = fetch("GET", url, token=token).json
+    assert note["message"] == "The runner has received a shutdown signal."
+    other = installation_token(github, permissions={"actions": "read"})
+    assert fetch("GET", url, token=other).status == 403
+
+
 def test_a_run_is_cancelled_once(github: BackgroundStandIn, token: str) -> None:
     """Cancelling is accepted with a 202, and a conflict when the run is over."""
     run = start(github)

@@ -43,6 +43,10 @@ POLL_SECONDS = 50.0
 CONFLICT_SECONDS = 30.0
 LOG_SECONDS = 0.5
 CONNECT_ATTEMPTS = 5
+SHUTDOWN_NOTE = (
+    "The runner has received a shutdown signal. This can happen when the runner service is "
+    "stopped, or a manually started runner is canceled."
+)
 DEPRECATED_VARIABLE = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"
 
 
@@ -227,6 +231,8 @@ class Listener:
         sender.flush()
         self._service.call("POST", f"{path}/steps", execution.book.as_list())
         body = {"conclusion": conclusion, "outputs": execution.outputs}
+        if conclusion == "cancelled" and self._shutdown.is_set():
+            body["annotation"] = SHUTDOWN_NOTE
         self._service.call("POST", f"{path}/complete", body)
 
     @staticmethod
