@@ -75,10 +75,13 @@ class SqsDeadLetters:
 
     Args:
         client: An SQS client.
+        wait_seconds: How long an empty queue is waited for. With a second SQS asks all of its
+            hosts; with none it asks some, and a queue may look empty that is not.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, wait_seconds: int = 1) -> None:
         self._client = client
+        self._wait_seconds = wait_seconds
 
     def receive(self, source: str, dead_letters: str) -> Sequence[DeadLetter]:
         """Receive messages and hide them for longer than a run; raises ``SweepError``."""
@@ -87,7 +90,7 @@ class SqsDeadLetters:
                 QueueUrl=dead_letters,
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=_HIDDEN_SECONDS,
-                WaitTimeSeconds=1,  # asks all of SQS's hosts; none asked at once may have any
+                WaitTimeSeconds=self._wait_seconds,
                 MessageSystemAttributeNames=["MessageGroupId"],
                 MessageAttributeNames=["All"],
             )
