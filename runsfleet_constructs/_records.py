@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aws_cdk import aws_iam as iam
+
 from runsfleet_constructs._checks import check_fleet_name
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
@@ -39,3 +41,13 @@ def records_environment(
         **configurations.environment(),
         **(caps or RunnerCaps()).environment(),
     }
+
+
+def grant_records(
+    role: iam.Role, *, github: GitHubApp, queues: JobQueues, tables: FleetTables
+) -> None:
+    """Allow a role to find and move the records of jobs, to queue jobs again, and to ask GitHub."""
+    tables.grant_move_jobs(role)
+    queues.grant_submit_jobs(role)
+    queues.grant_send_events(role)
+    github.app.grant_read(role)

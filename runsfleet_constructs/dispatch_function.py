@@ -7,7 +7,7 @@ from constructs import Construct
 
 from runsfleet_constructs._checks import check_fleet_name
 from runsfleet_constructs._function import FleetFunction
-from runsfleet_constructs._grants import allow, allow_key
+from runsfleet_constructs._grants import allow
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
@@ -112,12 +112,8 @@ class DispatchFunction(FleetFunction):
         # a message before its time is hidden again until then
         allow(self.role, ["sqs:ChangeMessageVisibility"], [queues.jobs.queue_arn])
         queues.grant_submit_jobs(self.role)
-        allow(
-            self.role,
-            ["dynamodb:GetItem", "dynamodb:UpdateItem"],
-            [tables.jobs.table_arn],
-        )
-        allow_key(self.role, tables.jobs.encryption_key)
+        tables.grant_move_jobs(self.role)
+        tables.grant_operate_breaker(self.role)
         configurations.grant_write(self.role)
         github.app.grant_read(self.role)
         instances.grant_launch(self.role)

@@ -6,7 +6,8 @@ import aws_cdk as cdk
 from constructs import Construct
 
 from runsfleet_constructs._function import FleetFunction
-from runsfleet_constructs._records import records_environment
+from runsfleet_constructs._grants import allow
+from runsfleet_constructs._records import grant_records, records_environment
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
@@ -92,4 +93,10 @@ class EventsFunction(FleetFunction):
             options=options or FunctionOptions(),
         )
         self._consume(queues.events, batch_size=BATCH, max_concurrency=CONCURRENCY)
-        github.app.grant_read(self.role)
+        # an event before its time is hidden again until then
+        allow(self.role, ["sqs:ChangeMessageVisibility"], [queues.events.queue_arn])
+        grant_records(self.role, github=github, queues=queues, tables=tables)
+        tables.grant_operate_breaker(self.role)
+        configurations.grant_take_back(self.role)
+        instances.grant_describe(self.role)
+        instances.grant_terminate(self.role)

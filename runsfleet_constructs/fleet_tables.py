@@ -96,6 +96,7 @@ class FleetTables(Construct):
                 _keys_only(JobIndex.BY_STATUS, _text(JobAttr.STATUS), _number(JobAttr.UPDATED_AT)),
                 _keys_only(JobIndex.BY_INSTANCE, _text(JobAttr.INSTANCE_ID)),
                 _keys_only(JobIndex.BY_RUN, _number(JobAttr.RUN_ID)),
+                _keys_only(JobIndex.BY_RERUN, _text(JobAttr.RERUN), _number(JobAttr.UPDATED_AT)),
             ],
             **kept,
             **expiring,
@@ -141,18 +142,42 @@ class FleetTables(Construct):
             [self.jobs.table_arn, *self.job_index_arns],
         )
 
+    def grant_move_jobs(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to find and move the records of jobs, and to count their slots.
+
+        Args:
+            grantee: Who may; functions of the fleet.
+        """
+        allow_key(grantee, self.jobs.encryption_key)
+        allow(grantee, ["dynamodb:Query"], self.job_index_arns)
+        return allow(
+            grantee,
+            ["dynamodb:GetItem", "dynamodb:UpdateItem"],
+            [self.jobs.table_arn, self.slots.table_arn],
+        )
+
     def grant_operate_breaker(self, grantee: iam.IGrantable) -> iam.Grant:
-        """Allow a principal to see and change circuits, and to leave audit rows.
+        """Allow a principal to see and change circuits, and to leave audit rows of it.
 
         Args:
             grantee: Who may.
         """
-        allow_key(grantee, self.audit.encryption_key)
-        allow(grantee, ["dynamodb:PutItem", "dynamodb:Query"], [self.audit.table_arn])
+        allow_key(grantee, self.circuit_state.encryption_key)
+        allow(grantee, ["dynamodb:PutItem"], [self.audit.table_arn])
+        return allow(grantee, ["dynamodb:PutItem", "dynamodb:Scan"], [self.circuit_state.table_arn])
+
+    def grant_sweep(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to go through the records of jobs, and to hold leases.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        allow_key(grantee, self.jobs.encryption_key)
+        allow(grantee, ["dynamodb:BatchGetItem", "dynamodb:DeleteItem"], [self.jobs.table_arn])
         return allow(
             grantee,
-            ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Scan", "dynamodb:UpdateItem"],
-            [self.circuit_state.table_arn],
+            ["dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem"],
+            [self.leases.table_arn],
         )
 
 

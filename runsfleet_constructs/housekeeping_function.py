@@ -6,7 +6,7 @@ import aws_cdk as cdk
 from constructs import Construct
 
 from runsfleet_constructs._function import FleetFunction
-from runsfleet_constructs._records import records_environment
+from runsfleet_constructs._records import grant_records, records_environment
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
@@ -108,4 +108,9 @@ class HousekeepingFunction(FleetFunction):
             options=options or FunctionOptions(),
         )
         self._consume(queues.housekeeping, batch_size=BATCH, max_concurrency=CONCURRENCY)
-        github.app.grant_read(self.role)
+        grant_records(self.role, github=github, queues=queues, tables=tables)
+        tables.grant_sweep(self.role)
+        configurations.grant_sweep(self.role)
+        queues.grant_redrive(self.role)
+        cache.grant_sweep(self.role)
+        instances.grant_sweep(self.role)

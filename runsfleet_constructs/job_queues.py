@@ -134,6 +134,20 @@ class JobQueues(Construct):
         """
         return _grant_send(grantee, self.housekeeping)
 
+    def grant_redrive(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to take dead letters and to put them back on their queues.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        for queue, _ in self.with_dead_letters:
+            _grant_send(grantee, queue)
+        return allow(
+            grantee,
+            ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"],
+            [dead_letters.queue_arn for _, dead_letters in self.with_dead_letters],
+        )
+
     def metric_queue_age(self, **options: Any) -> cloudwatch.Metric:
         """Age of the oldest job on the queue, in seconds.
 

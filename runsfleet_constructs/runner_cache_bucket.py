@@ -1,4 +1,4 @@
-"""A bucket that spares instances the download of the runner from GitHub."""
+"""A bucket that spares instances the download of the runner from GitHub, and keeps old records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from constructs import Construct
 
 from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._grants import allow, allow_key
-from runsfleet_runtime.contract.paths import KEPT_REPORTS_PREFIX
+from runsfleet_runtime.contract.paths import ARCHIVED_JOBS_PREFIX, KEPT_REPORTS_PREFIX
 
 RUNNER_PREFIX = "runners/"
 """Beginning of the keys that instances may read and write (``contract.paths``)."""
@@ -18,9 +18,18 @@ RUNNER_PREFIX = "runners/"
 KEPT_DAYS = 30
 """GitHub refuses a runner 30 days after its successor's release, so nothing older is of use."""
 
+ARCHIVED_DAYS = 400
+"""Records of old jobs: a year, and the month in which one asks for it."""
+
+_LIFETIMES = {
+    RUNNER_PREFIX: KEPT_DAYS,
+    KEPT_REPORTS_PREFIX: KEPT_DAYS,
+    ARCHIVED_JOBS_PREFIX: ARCHIVED_DAYS,
+}
+
 
 class RunnerCacheBucket(Construct):
-    """Encrypted, private, TLS only; what is in it can be fetched again.
+    """Encrypted, private, TLS only; holds runner packages, reports that were kept, old records.
 
     Instances verify each package against the digest in their configuration, so a job that writes
     rubbish here can cost a download and nothing more.
@@ -63,8 +72,11 @@ class RunnerCacheBucket(Construct):
             lifecycle_rules=[
                 s3.LifecycleRule(
                     abort_incomplete_multipart_upload_after=cdk.Duration.days(1),
-                    expiration=cdk.Duration.days(KEPT_DAYS),
-                )
+                ),
+                *(
+                    s3.LifecycleRule(prefix=prefix, expiration=cdk.Duration.days(days))
+                    for prefix, days in _LIFETIMES.items()
+                ),
             ],
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             removal_policy=removal_policy,
@@ -93,4 +105,26 @@ class RunnerCacheBucket(Construct):
             ["s3:GetObject", "s3:PutObject"],
             [self.bucket.arn_for_objects(f"{RUNNER_PREFIX}*")],
             wildcard="versions of the runner come and go below this prefix",
+        )
+
+    def grant_sweep(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to take the reports that were kept, and to archive records of jobs.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        allow_key(grantee, self.bucket.encryption_key)
+        # of all keys: without it S3 answers for a missing object as for a forbidden one
+        allow(grantee, ["s3:ListBucket"], [self.bucket.bucket_arn])
+        allow(
+            grantee,
+            ["s3:GetObject", "s3:DeleteObject"],
+            [self.bucket.arn_for_objects(f"{KEPT_REPORTS_PREFIX}*")],
+            wildcard="each instance keeps its report under its own name",
+        )
+        return allow(
+            grantee,
+            ["s3:PutObject"],
+            [self.bucket.arn_for_objects(f"{ARCHIVED_JOBS_PREFIX}*")],
+            wildcard="a batch of records is an object of its own",
         )

@@ -78,6 +78,38 @@ class RunnerConfigStore:
         allow_key(role, self._table.encryption_key)
         allow(role, ["dynamodb:PutItem", "dynamodb:UpdateItem"], [self._table.table_arn])
 
+    def grant_take_back(self, role: iam.Role) -> None:
+        """Allow a role to take configurations back.
+
+        Args:
+            role: Who may; the roles of the events and the housekeeping function.
+        """
+        if self.kind is ConfigStore.SSM:
+            allow(role, ["ssm:DeleteParameters"], [self._parameters(role)], wildcard=_EACH)
+            return
+        allow_key(role, self._table.encryption_key)
+        allow(role, ["dynamodb:UpdateItem"], [self._table.table_arn])
+
+    def grant_sweep(self, role: iam.Role) -> None:
+        """Allow a role to go through the configurations and to take them back.
+
+        Parameters are listed with their values as they are stored, which are encrypted.
+
+        Args:
+            role: Who may; the role of the housekeeping function.
+        """
+        self.grant_take_back(role)
+        if self.kind is ConfigStore.SSM:
+            below = self._parameters(role)
+            allow(
+                role,
+                ["ssm:GetParameters", "ssm:GetParametersByPath"],
+                [below, below.removesuffix("/*")],
+                wildcard=_EACH,
+            )
+            return
+        allow(role, ["dynamodb:GetItem", "dynamodb:Scan"], [self._table.table_arn])
+
     def grant_own(self, role: iam.Role) -> None:
         """Allow each instance of a role to read its own configuration.
 

@@ -290,15 +290,14 @@ class RunnerInstances(Construct):
             # images and snapshots of Canonical or Amazon belong to other accounts
             f"{foreign}:image/*",
             f"{foreign}:snapshot/*",
-            f"{own}:fleet/*",
-            f"{own}:network-interface/*",
+            # cannot be tagged beforehand: a template that tags it launches no on-demand instance
             f"{own}:spot-instances-request/*",
         ]
         allow(grantee, launch, used, wildcard=_BORN)
         allow(
             grantee,
             launch,
-            [f"{own}:instance/*", f"{own}:volume/*"],
+            [f"{own}:{kind}/*" for kind in _TAGGED_AT_BIRTH],
             conditions={
                 "StringEquals": {f"aws:RequestTag/{tag}": v for tag, v in self._tags.items()}
             },
@@ -307,7 +306,7 @@ class RunnerInstances(Construct):
         allow(
             grantee,
             ["ec2:CreateTags"],
-            [f"{own}:{kind}/*" for kind in ("fleet", "instance", "volume")],
+            [f"{own}:{kind}/*" for kind in _TAGGED_AT_BIRTH],
             # at birth only: who could tag later could make any instance "ours" and end it
             conditions={"StringEquals": {"ec2:CreateAction": ["CreateFleet", "RunInstances"]}},
             wildcard=_BORN,
@@ -339,20 +338,62 @@ class RunnerInstances(Construct):
         return allow(
             grantee,
             ["ec2:TerminateInstances"],
-            [self._instance_arn],
-            conditions={
-                "StringEquals": {f"aws:ResourceTag/{tag}": v for tag, v in self._tags.items()}
-            },
-            wildcard="a condition admits instances with this fleet's tags only",
+            [self._arn("instance")],
+            conditions={"StringEquals": self._ours},
+            wildcard=_OURS,
         )
+
+    def grant_describe(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to describe instances, those of others included.
+
+        Args:
+            grantee: Who may.
+        """
+        return allow(grantee, ["ec2:DescribeInstances"], ["*"], wildcard=_DESCRIBED)
+
+    def grant_sweep(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to find, mark and end what this fleet left behind, and nothing else.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        self.grant_describe(grantee)
+        allow(
+            grantee,
+            ["ec2:DescribeNetworkInterfaces", "ec2:DescribeVolumes"],
+            ["*"],
+            wildcard=_DESCRIBED,
+        )
+        allow(
+            grantee,
+            ["ec2:CreateTags", "ec2:DeleteTags"],
+            [self._arn(kind) for kind in ("instance", "network-interface", "volume")],
+            # what is ours already may be marked; nothing can be made ours
+            conditions={
+                "StringEquals": self._ours,
+                "ForAllValues:StringEquals": {"aws:TagKeys": [Tag.CONDEMNED.value]},
+            },
+            wildcard=_OURS,
+        )
+        allow(
+            grantee,
+            ["ec2:DeleteVolume", "ec2:DeleteNetworkInterface"],
+            [self._arn("volume"), self._arn("network-interface")],
+            conditions={"StringEquals": self._ours},
+            wildcard=_OURS,
+        )
+        return self.grant_terminate(grantee)
 
     @property
     def _tags(self) -> dict[str, str]:
         return {Tag.MANAGED.value: MANAGED_VALUE, Tag.FLEET.value: self._fleet_name}
 
     @property
-    def _instance_arn(self) -> str:
-        return cdk.Stack.of(self).format_arn(service="ec2", resource="instance", resource_name="*")
+    def _ours(self) -> dict[str, str]:
+        return {f"aws:ResourceTag/{tag}": value for tag, value in self._tags.items()}
+
+    def _arn(self, kind: str) -> str:
+        return cdk.Stack.of(self).format_arn(service="ec2", resource=kind, resource_name="*")
 
     def _grant_own_life(self, bucket: str, key: str, *, session_manager: bool) -> None:
         stack = cdk.Stack.of(self)
@@ -368,7 +409,7 @@ class RunnerInstances(Construct):
         allow(
             self.role,
             ["ec2:TerminateInstances"],
-            [self._instance_arn],
+            [self._arn("instance")],
             conditions={"StringLike": {"aws:userid": "*:${ec2:InstanceID}"}},
             wildcard="a condition admits the calling instance only",
         )
@@ -392,6 +433,12 @@ _TEMPLATE_IDS = {
     RunnerPlatform.LINUX_X64: "LinuxX64",
     RunnerPlatform.WINDOWS_X64: "WindowsX64",
 }
+
+_OURS = "a condition admits what has this fleet's tags only"
+
+_DESCRIBED = "EC2 knows no narrower permission to describe"
+
+_TAGGED_AT_BIRTH = ("fleet", "instance", "network-interface", "volume")
 
 _BORN = "what is launched has no name yet; templates, subnets and group are named, tags demanded"
 

@@ -6,8 +6,7 @@ import aws_cdk as cdk
 from constructs import Construct
 
 from runsfleet_constructs._function import FleetFunction
-from runsfleet_constructs._grants import allow, allow_key
-from runsfleet_constructs._records import records_environment
+from runsfleet_constructs._records import grant_records, records_environment
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
@@ -92,12 +91,5 @@ class TerminationFunction(FleetFunction):
             max_concurrency=limits.termination_concurrency,
             batching_window=cdk.Duration.seconds(BATCHING_WINDOW),
         )
-        queues.grant_submit_jobs(self.role)
-        allow(
-            self.role,
-            ["dynamodb:GetItem", "dynamodb:UpdateItem"],
-            [tables.jobs.table_arn],
-        )
-        allow_key(self.role, tables.jobs.encryption_key)
+        grant_records(self.role, github=github, queues=queues, tables=tables)
         configurations.grant_write(self.role)  # another registration for the same instance
-        github.app.grant_read(self.role)

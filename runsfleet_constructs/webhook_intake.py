@@ -47,7 +47,8 @@ class WebhookIntake(FleetFunction):
     """``POST /webhook`` of an HTTP API, which invokes the webhook function.
 
     Requests are authenticated by the function, which checks GitHub's signature over the raw body;
-    its role can read the webhook's secret and send to the jobs queue, and nothing else.
+    its role can read the webhook's secret and send to the queues of jobs and events, and nothing
+    else.
 
     Args:
         scope: Parent.
@@ -109,6 +110,7 @@ class WebhookIntake(FleetFunction):
         )
         github.webhook.grant_read(self.role)
         queues.grant_submit_jobs(self.role)
+        queues.grant_send_events(self.role)
         self.access_log = logs.LogGroup(
             self,
             "AccessLog",

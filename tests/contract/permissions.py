@@ -41,6 +41,7 @@ ACTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     ("sqs", "send_message_batch"): ("sqs:SendMessage",),
     ("sqs", "delete_message_batch"): ("sqs:DeleteMessage",),
     ("sqs", "change_message_visibility_batch"): ("sqs:ChangeMessageVisibility",),
+    ("s3", "list_objects_v2"): ("s3:ListBucket",),
     ("ssm", "put_parameter"): ("ssm:AddTagsToResource", "ssm:PutParameter"),
 }
 

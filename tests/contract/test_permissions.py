@@ -8,7 +8,11 @@ from tests.contract.permissions import code_of_builder, code_of_module
 from tests.infrastructure.templates import Template
 
 COMPOSITION = "runsfleet_runtime.composition"
-SSM = ("runsfleet_runtime.runners.ssm", "runsfleet_runtime.secrets.ssm")
+SSM = (
+    "runsfleet_runtime.housekeeping.ssm",
+    "runsfleet_runtime.runners.ssm",
+    "runsfleet_runtime.secrets.ssm",
+)
 TABLE = ("runsfleet_runtime.runners.dynamodb", "runsfleet_runtime.secrets.secretsmanager")
 
 # what the Lambda service does with the role of a function
@@ -35,6 +39,8 @@ BY_SESSION_MANAGER = {
         ("webhook", "Fleet/Intake"),
         ("dispatch", "Fleet/Dispatch"),
         ("termination", "Fleet/Termination"),
+        ("events", "Fleet/Events"),
+        ("housekeeping", "Fleet/Housekeeping"),
     ],
 )
 def test_functions_have_what_they_call(

@@ -82,12 +82,14 @@ def test_indexes_of_jobs_are_the_contracts(dev: Template) -> None:
         JobIndex.BY_STATUS: [JobAttr.STATUS, JobAttr.UPDATED_AT],
         JobIndex.BY_INSTANCE: [JobAttr.INSTANCE_ID],
         JobIndex.BY_RUN: [JobAttr.RUN_ID],
+        JobIndex.BY_RERUN: [JobAttr.RERUN, JobAttr.UPDATED_AT],
     }
     assert {name: types[name] for keys in found.values() for name in keys} == {
         JobAttr.STATUS: "S",
         JobAttr.UPDATED_AT: "N",
         JobAttr.INSTANCE_ID: "S",
         JobAttr.RUN_ID: "N",
+        JobAttr.RERUN: "S",
     }
     projections = [i["Projection"]["ProjectionType"] for i in table["GlobalSecondaryIndexes"]]
     assert set(projections) == {"KEYS_ONLY"}

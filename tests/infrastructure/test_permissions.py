@@ -41,6 +41,7 @@ def test_termination_touches_records_and_queues_only(dev: Template) -> None:
     assert dev.actions("Fleet/Termination") == {
         "dynamodb:GetItem",
         "dynamodb:PutItem",
+        "dynamodb:Query",
         "dynamodb:UpdateItem",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
@@ -67,7 +68,12 @@ def test_dispatch_launches_tagged_instances_from_named_parts(dev: Template) -> N
     exact = {k for k in kinds if not k.endswith("/*")}
     assert {k.split("/")[0] for k in exact} == {"launch-template", "subnet", "security-group"}
     assert len(exact) == 3 + 3 + 1  # templates, subnets, group
-    assert {flat(r).split(":")[-1] for r in born["Resource"]} == {"instance/*", "volume/*"}
+    assert {flat(r).split(":")[-1] for r in born["Resource"]} == {
+        "fleet/*",
+        "instance/*",
+        "network-interface/*",
+        "volume/*",
+    }
     assert born["Condition"] == {
         "StringEquals": {
             "aws:RequestTag/runs-fleet:managed": "true",

@@ -119,12 +119,13 @@ def test_data_is_kept_unless_told_otherwise(dev: Template, library: Template) ->
 
 
 def test_cache_bucket_is_private_and_forgets(dev: Template) -> None:
-    """The cache bucket is private, encrypted, TLS only, and drops objects after 30 days."""
+    """The cache bucket is private, encrypted, TLS only, and drops what is of no use any more."""
     properties = dev.only("AWS::S3::Bucket")["Properties"]
     assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
     assert "BucketEncryption" in properties
-    (rule,) = properties["LifecycleConfiguration"]["Rules"]
-    assert rule["ExpirationInDays"] == 30
+    rules = properties["LifecycleConfiguration"]["Rules"]
+    days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert days == {"runners/": 30, "reports/": 30, "jobs/": 400}
     statements = dev.only("AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert any(s["Effect"] == "Deny" for s in statements)
 

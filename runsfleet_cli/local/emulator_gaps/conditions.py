@@ -49,13 +49,16 @@ _CHECKED = frozenset(
         "ec2:CreateFleet",
         "ec2:RunInstances",
         "ec2:CreateTags",
+        "ec2:DeleteNetworkInterface",
         "ec2:DeleteTags",
+        "ec2:DeleteVolume",
         "ec2:TerminateInstances",
         "ec2:StartInstances",
         "ec2:StopInstances",
         "ec2:RebootInstances",
     }
 )
+_EC2_NAMES = ("InstanceId", "ResourceId", "VolumeId", "NetworkInterfaceId")
 _BORN = "new"
 _REQUEST_TAG = re.compile(r"^aws:requesttag/(.+)$", re.IGNORECASE)
 _RESOURCE_TAG = re.compile(r"^(?:aws|ec2):resourcetag/(.+)$", re.IGNORECASE)
@@ -242,6 +245,8 @@ class ConditionsKept:
                 tags = await self._tags(name, request.operation.region)
             return [tags[tag[1]]] if tag[1] in tags else []
         lowered = key.lower()
+        if lowered == "aws:tagkeys":
+            return list(check.tags)
         if lowered == "dynamodb:leadingkeys":
             return await self._leading_keys(request, name)
         values = {
@@ -375,7 +380,7 @@ def _checks(request: AwsRequest) -> list[_Check]:
     if request.is_call("ec2", "CreateFleet", "RunInstances"):
         return _launch_checks(request)
     if request.service == "ec2":
-        named = _listed(parameters.get("InstanceId") or parameters.get("ResourceId") or "*")
+        named = _listed(next((parameters[n] for n in _EC2_NAMES if parameters.get(n)), "*"))
         tags = _tags_of(parameters.get("Tag", []))
         return [
             _Check(action, one if one == "*" else _ec2_arn(region, _ec2_kind(one), one), tags)

@@ -119,7 +119,7 @@ class Ec2Fleet:
             },
             "TagSpecifications": [
                 {"ResourceType": kind, "Tags": self._tags(request)}
-                for kind in ("fleet", "instance", "volume")
+                for kind in ("fleet", "instance", "volume", "network-interface")
             ],
         }
         if request.capacity is CapacityType.SPOT:

@@ -93,7 +93,7 @@ def test_spot_request_is_instant_over_every_type_and_subnet() -> None:
     assert pairs == [(t, s) for t in REQUEST.instance_types for s in REQUEST.subnet_ids]
     assert len(request["ClientToken"]) == 64
     tagged = {t["ResourceType"]: t["Tags"] for t in request["TagSpecifications"]}
-    assert set(tagged) == {"fleet", "instance", "volume"}
+    assert set(tagged) == {"fleet", "instance", "volume", "network-interface"}
     for tags in tagged.values():
         assert {"Key": "runs-fleet:managed", "Value": "true"} in tags
         assert {"Key": "runs-fleet:fleet", "Value": "dev"} in tags
