@@ -69,6 +69,7 @@ class JobIndex(StrEnum):
     BY_STATUS = "by-status"  # status, updated_at: what the sweeps ask for
     BY_INSTANCE = "by-instance"  # instance_id: whose job EC2 speaks of
     BY_RUN = "by-run"  # run_id: what became of a run's other jobs
+    BY_RERUN = "by-rerun"  # rerun, updated_at: interrupted jobs alone, which are few
 
 
 class RunnerAttr(StrEnum):

@@ -1,0 +1,1 @@
+"""The ``jobs`` table as the sweeps that ask GitHub read it."""
