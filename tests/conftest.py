@@ -44,10 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     What a file, or a folder of ``_SHARING``, builds once for its tests is built by one worker.
     """
-    items.sort(key=lambda item: "e2e" not in item.path.relative_to(_TESTS).parts)
+    items.sort(key=lambda item: _TESTS / "e2e" not in item.path.parents)
     for item in items:
-        path = item.path.relative_to(_TESTS)
-        item.add_marker(pytest.mark.xdist_group(_SHARING.get(path.parts[0], str(path))))
+        room = item.path.relative_to(_TESTS).parts[0] if _TESTS in item.path.parents else ""
+        item.add_marker(pytest.mark.xdist_group(_SHARING.get(room, str(item.path))))
 
 
 @pytest.fixture(autouse=True)
