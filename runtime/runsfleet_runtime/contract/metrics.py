@@ -266,7 +266,8 @@ class Metric:
         "EventsRefused",
         Unit.COUNT,
         Emitter.EVENTS,
-        "Malformed messages of the events queue; they go to its dead-letter queue.",
+        "Malformed messages of the events queue, each time they are received; after five times "
+        "they go to its dead-letter queue.",
     )
     # without the task: seventeen series that never rest would cost 5 USD a month, fleet or no fleet
     SWEEP_RUNS = MetricDefinition(

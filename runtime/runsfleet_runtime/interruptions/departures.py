@@ -37,12 +37,7 @@ from runsfleet_runtime.interruptions.ports import (
 )
 from runsfleet_runtime.interruptions.reruns import RerunsJobs, delay_before
 from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus, Rerun
-from runsfleet_runtime.jobs.ports import (
-    ReadsJobs,
-    RecordUnknownError,
-    Redispatched,
-    RedispatchesJobs,
-)
+from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
 from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
@@ -201,8 +196,8 @@ class Departures:
         """End an event of an instance whose report, or an earlier event, was faster."""
         if record.status is JobStatus.QUEUED:
             # handed back; whether its message is out is not known, and sent twice it is one
-            judgement = Judgement(Fate.REDISPATCH, reason="its instance handed it back")
-            return Done() if self._redispatch(record, judgement) else ComeBack()
+            result = self._redispatch(record, "its instance handed it back")
+            return ComeBack() if result is Redispatched.UNKNOWN else Done()
         return Done()
 
     def _unless_gone(self, left: InstanceLeft) -> Taken | None:
@@ -230,43 +225,49 @@ class Departures:
             },
         )
         if judgement.fate is Fate.REDISPATCH:
-            is_settled = self._redispatch(record, judgement)
+            result = self._redispatch(record, judgement.reason)
+            if result is Redispatched.UNKNOWN:
+                return ComeBack()
+            is_acted = result is not Redispatched.SETTLED
+            fate = Fate.REDISPATCH if result is Redispatched.SENT else Fate.CLOSE
         else:
-            is_settled = self._close(record, judgement)
-        if not is_settled:
-            return ComeBack()
+            closed = self._close(record, judgement)
+            if closed is None:
+                return ComeBack()
+            is_acted, fate = closed, judgement.fate
         self._clear(record, until)
-        self._metrics.add(Metric.INSTANCES_LOST, kind=judgement.fate.value)
+        if is_acted:
+            self._metrics.add(Metric.INSTANCES_LOST, kind=fate.value)
         return Done()
 
-    def _redispatch(self, record: JobRecord, judgement: Judgement) -> bool:
+    def _redispatch(self, record: JobRecord, reason: str) -> Redispatched:
         is_interrupted = record.interrupted_at > 0
-        result = self._redispatcher.redispatch(
+        return self._redispatcher.redispatch(
             record,
             Cause.INTERRUPTED if is_interrupted else Cause.INSTANCE_GONE,
             on_demand=is_interrupted,
-            reason=judgement.reason,
+            reason=reason,
             further=self._runners.transact_delete(record.instance_id),
         )
-        return result is not Redispatched.UNKNOWN
 
-    def _close(self, record: JobRecord, judgement: Judgement) -> bool:
-        """Close a record; the message of its re-run, if any, is on its way before."""
+    def _close(self, record: JobRecord, judgement: Judgement) -> bool | None:
+        """Close a record; the message of its re-run, if any, is on its way before.
+
+        Returns whether it was closed by this; None when the event must be looked at again.
+        """
         if judgement.fate is Fate.RERUN:
             if record.rerun is None and not self._notes.note_rerun(
                 record, Rerun.PENDING, reason=judgement.reason, now=self._clock()
             ):
-                return False  # it changed meanwhile: look again
+                return None  # it changed meanwhile: look again
             message = RerunMessage(job_id=record.job.job_id)
             if not self._queue.send(message, delay=delay_before(message)):
-                return False
+                return None
         (closed,) = self._endings.end(
             [(_spoken_for(record, judgement), self._runners.transact_delete(record.instance_id))],
             now=self._clock(),
         )
-        if closed is None:
-            raise RecordUnknownError(f"job {record.job.job_id}: its record could not be closed")
-        return True
+        return closed
 
     def _clear(self, record: JobRecord, deadline: float) -> None:
         """Remove what the instance has left; sweeps find what remains."""

@@ -86,7 +86,8 @@ class Events:
             The ids of the messages that must come back.
         """
         again: set[str] = set()
-        for received in batch:
+        # a warning leaves two minutes, everything else can wait
+        for received in sorted(batch, key=lambda r: not isinstance(r.event, SpotWarning)):
             with bound(message_id=received.message_id):
                 taken = self._take(received.event, deadline - RESERVED_SECONDS)
                 if isinstance(taken, ComeBack):
