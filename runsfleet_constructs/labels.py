@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runsfleet_constructs._checks import check_root_device
+from runsfleet_constructs._checks import check_between, check_root_device
 from runsfleet_runtime.contract.environment import OfferedImage
 from runsfleet_runtime.labels import settings as grammar
+from runsfleet_runtime.labels.named import CPU_COUNTS
+
+MOST_CPU = max(CPU_COUNTS)
+"""vCPUs of the largest instance of the catalogue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +69,12 @@ class LabelOptions:
     Attributes:
         aliases: Tried in order, the first that matches wins; the fleet's own labels come before.
         images: Images by the name that labels call them.
-        max_cpu: Most vCPUs that a label may ask for.
+        max_cpu: Most vCPUs that a label may ask for; by default, and at most, what the largest
+            instance of the catalogue has.
 
     Raises:
         LabelSettingsError: If an alias or image could not be used; every finding at once.
+        ValueError: If there is no instance with ``max_cpu``.
 
     Example:
         >>> LabelOptions(images={"gpu": LabelImage(reference="ami-0123456789abcdef0")}).max_cpu
@@ -77,10 +83,11 @@ class LabelOptions:
 
     aliases: Sequence[LabelAlias] = ()
     images: Mapping[str, LabelImage] = field(default_factory=dict)
-    max_cpu: int = 96
+    max_cpu: int = MOST_CPU
 
     def __post_init__(self) -> None:
         """Check the options as soon as they are written, with the code that reads labels."""
+        check_between("max_cpu", self.max_cpu, 1, MOST_CPU, f"leave it out for {MOST_CPU}")
         grammar.LabelSettings(
             aliases=tuple(grammar.LabelAlias(a.match, a.spec, a.pattern) for a in self.aliases),
             images={

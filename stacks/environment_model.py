@@ -22,10 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from runsfleet_constructs.labels import LabelAlias, LabelImage, LabelOptions
+from runsfleet_constructs.labels import MOST_CPU, LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.runner_image import WINDOWS_SERVER_2022
 from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
+from runsfleet_runtime.contract.messages import HousekeepingTask
 
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827)
 """What CloudWatch Logs accepts, up to five years."""
@@ -76,10 +77,14 @@ SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]+$")]
 ImageReference = Annotated[
     str, StringConstraints(pattern=r"^(ami-[0-9a-f]{8,17}|resolve:ssm:[A-Za-z0-9/_.:-]+)$")
 ]
+Schedule = Annotated[
+    str, StringConstraints(pattern=r"^(rate\([1-9]\d* (minutes?|hours?|days?)\)|cron\([^()]+\))$")
+]
 RootDevice = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")]
 # YAML has text only; strict mode would ask for the enum itself
 Level = Annotated[RunnerLevel, Field(strict=False)]
 Store = Annotated[ConfigStore, Field(strict=False)]
+Sweep = Annotated[HousekeepingTask, Field(strict=False)]
 
 
 class GitHubPart(_Part):
@@ -162,7 +167,7 @@ class LabelsPart(_Part):
 
     aliases: list[AliasPart] = []
     images: dict[str, LabelImagePart] = {}
-    max_cpu: Annotated[int, Field(ge=1, le=192)] = 96
+    max_cpu: Annotated[int, Field(ge=1, le=MOST_CPU)] = MOST_CPU
 
     @model_validator(mode="after")
     def _as_the_runtime_reads_them(self) -> Self:
@@ -189,7 +194,7 @@ class LabelsPart(_Part):
 
 
 class LimitsPart(_Part):
-    """How long the fleet waits for what."""
+    """How long the fleet waits for what, and how many runners there may be."""
 
     max_runtime_minutes: Annotated[int, Field(ge=1, le=5 * 24 * 60)] = 360
     idle_timeout_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 10
@@ -198,6 +203,25 @@ class LimitsPart(_Part):
     job_retention_days: Annotated[int, Field(ge=1, le=3650)] = 7
     dispatch_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
     termination_concurrency: Annotated[int, Field(ge=2, le=1000)] = 5
+    max_runners: Annotated[int, Field(ge=1)] | None = None
+    max_runners_per_owner: Annotated[int, Field(ge=1)] | None = None
+    max_runners_per_repository: Annotated[int, Field(ge=1)] | None = None
+
+
+class BreakerPart(_Part):
+    """When an offering of EC2 that fails is left alone, and for how long."""
+
+    threshold: Annotated[int, Field(ge=1, le=100)] = 3
+    window_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 15
+    cooldown_minutes: Annotated[int, Field(ge=1, le=24 * 60)] = 30
+
+
+class HousekeepingPart(_Part):
+    """When the sweeps are due, where that is not as usual."""
+
+    paused: bool = False
+    # what YAML makes of `off` is a False
+    schedules: dict[Sweep, Schedule | Literal[False]] = {}
 
 
 class VpcPart(_Part):
@@ -257,6 +281,8 @@ class EnvironmentFile(_Part):
     runners: RunnersPart = RunnersPart()
     labels: LabelsPart = LabelsPart()
     limits: LimitsPart = LimitsPart()
+    breaker: BreakerPart = BreakerPart()
+    housekeeping: HousekeepingPart = HousekeepingPart()
     network: NetworkPart = NetworkPart()
     functions: FunctionsPart = FunctionsPart()
     data: DataPart = DataPart()

@@ -8,12 +8,15 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from runsfleet_constructs import (
+    BreakerOptions,
     FleetLimits,
     GitHubApp,
     GitHubAppOptions,
+    HousekeepingSchedules,
     RunnerFleet,
     RunnerImage,
     RunnerNetwork,
@@ -122,6 +125,21 @@ class FleetStack(cdk.Stack):
                 dispatch_concurrency=limits.dispatch_concurrency,
                 termination_concurrency=limits.termination_concurrency,
             ),
+            max_runners=limits.max_runners,
+            max_runners_per_owner=limits.max_runners_per_owner,
+            max_runners_per_repository=limits.max_runners_per_repository,
+            breaker=BreakerOptions(
+                threshold=environment.breaker.threshold,
+                window=cdk.Duration.minutes(environment.breaker.window_minutes),
+                cooldown=cdk.Duration.minutes(environment.breaker.cooldown_minutes),
+            ),
+            housekeeping=HousekeepingSchedules(
+                is_paused=environment.housekeeping.paused,
+                changes={
+                    task: scheduler.ScheduleExpression.expression(schedule) if schedule else None
+                    for task, schedule in environment.housekeeping.schedules.items()
+                },
+            ),
             function_architecture=_ARCHITECTURES[environment.functions.architecture],
             log_retention=_RETENTION[environment.functions.log_retention_days],
             removal_policy=_REMOVAL[data.removal_policy],
@@ -143,6 +161,16 @@ class FleetStack(cdk.Stack):
             "TerminationDeadLetterQueueUrl": (
                 queues.termination_dead_letters.queue_url,
                 "reports that failed",
+            ),
+            "EventsQueueUrl": (queues.events.queue_url, "what EC2 and GitHub say of jobs"),
+            "EventsDeadLetterQueueUrl": (
+                queues.events_dead_letters.queue_url,
+                "events that failed",
+            ),
+            "HousekeepingQueueUrl": (queues.housekeeping.queue_url, "sweeps that are due"),
+            "HousekeepingDeadLetterQueueUrl": (
+                queues.housekeeping_dead_letters.queue_url,
+                "sweeps that failed",
             ),
             "JobsTableName": (tables.jobs.table_name, "one item for each job"),
             "RunnerCacheBucketName": (fleet.cache.bucket.bucket_name, "runner packages"),

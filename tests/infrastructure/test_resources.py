@@ -213,9 +213,8 @@ def test_outputs_name_what_a_stranger_has_to_create(dev: Template) -> None:
     assert outputs["GitHubAppSecret"] == "runsfleet/github-app"
     assert outputs["WebhookSecret"] == "runsfleet/github-app-webhook"
     assert outputs["FleetName"] == "dev"
-    assert {"JobsQueueUrl", "TerminationQueueUrl", "JobsTableName", "RunnersTableName"} <= set(
-        outputs
-    )
+    queues = {f"{name}QueueUrl" for name in ("Jobs", "Termination", "Events", "Housekeeping")}
+    assert {*queues, "JobsTableName", "RunnersTableName"} <= set(outputs)
 
 
 def test_logs_do_not_pile_up(dev: Template) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runsfleet_runtime.contract.messages import HousekeepingTask
 from stacks.environment_file import EnvironmentFilesError, load_environment, load_environments
 from stacks.environment_model import EnvironmentFile
 
@@ -233,3 +234,37 @@ def test_only_what_was_asked_for_is_read(folder: Path) -> None:
     (folder / "prod.yaml").write_text("nonsense: 1\n")
     (folder / "dev.yaml").write_text("extends: base.yaml\n")
     assert [e.name for e in load_environments(folder, ["dev"])] == ["dev"]
+
+
+def test_caps_breaker_and_sweeps_are_taken_over(folder: Path) -> None:
+    """Caps are whole numbers, the breaker has its usual numbers, a sweep may be off."""
+    environment = loaded(
+        folder,
+        "extends: base.yaml\nlimits:\n  max_runners: 20\nbreaker:\n  threshold: 5\n"
+        "housekeeping:\n  schedules:\n    old_jobs: cron(0 3 * * ? *)\n    dead_letters: off\n",
+    )
+    assert environment.limits.max_runners == 20
+    assert environment.limits.max_runners_per_owner is None
+    assert (environment.breaker.threshold, environment.breaker.cooldown_minutes) == (5, 30)
+    assert environment.housekeeping.schedules == {
+        HousekeepingTask.OLD_JOBS: "cron(0 3 * * ? *)",
+        HousekeepingTask.DEAD_LETTERS: False,
+    }
+
+
+def test_wrong_caps_breaker_and_sweeps_are_told_at_once(folder: Path) -> None:
+    """Each is a finding with its place."""
+    found = findings(
+        folder,
+        "extends: base.yaml\nlimits:\n  max_runners: 0\nbreaker:\n  window_minutes: 0\n"
+        "labels:\n  max_cpu: 192\n"
+        "housekeeping:\n  schedules:\n    old_job: off\n    slots: every hour\n",
+    )
+    for place in (
+        "limits.max_runners",
+        "breaker.window_minutes",
+        "labels.max_cpu",
+        "housekeeping.schedules.old_job",
+        "housekeeping.schedules.slots",
+    ):
+        assert [finding for finding in found if place in finding], place
