@@ -269,6 +269,7 @@ def housekeeping() -> HousekeepingFunction:
         client=client,
         github=cache(lambda: _github(environment)),
         runners=cache(lambda: _runner_store(environment)),
+        labels=lambda: label_settings(environment, region=os.environ.get("AWS_REGION", "")),
         metrics=metrics,
         clock=time.time,
         jitter=random.random,

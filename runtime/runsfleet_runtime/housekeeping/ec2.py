@@ -110,6 +110,30 @@ class Ec2FleetInstances(_Tagged):
         )
 
 
+class Ec2Presence:
+    """Whether an instance exists at all, whoever it belongs to.
+
+    Args:
+        client: An EC2 client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def exists(self, instance_id: str) -> bool:
+        """Tell whether an instance of this account and region exists and is not terminated.
+
+        Raises:
+            SweepError: If EC2 could not be asked.
+        """
+        filters = [
+            {"Name": "instance-id", "Values": [instance_id]},
+            {"Name": "instance-state-name", "Values": [*_PRESENT, "shutting-down"]},
+        ]
+        answer = _asked(lambda: self._client.describe_instances(Filters=filters))
+        return any(found.get("Instances") for found in answer.get("Reservations", []))
+
+
 class Ec2Volumes(_Tagged):
     """The volumes of a fleet that no instance uses."""
 

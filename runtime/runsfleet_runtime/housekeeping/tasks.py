@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runsfleet_runtime.contract.environment import ConfigStore
 from runsfleet_runtime.contract.messages import HousekeepingTask
+from runsfleet_runtime.housekeeping import github_tasks
 
 if TYPE_CHECKING:
     from runsfleet_runtime.contract.environment import HousekeepingEnvironment
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from runsfleet_runtime.housekeeping.ec2 import Ec2FleetInstances
     from runsfleet_runtime.housekeeping.ports import Task
     from runsfleet_runtime.housekeeping.ssm import SsmConfigurations
-    from runsfleet_runtime.jobs.ports import ReadsJobs, RedispatchesJobs
+    from runsfleet_runtime.housekeeping.waiting_jobs import ResendsJobs
+    from runsfleet_runtime.jobs.ports import ReadsJobs
+    from runsfleet_runtime.labels import LabelSettings
     from runsfleet_runtime.runners.ports import StoresRunnerConfig
     from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
@@ -38,6 +41,7 @@ class Parts:
         runners: The store of runner configurations.
         records: The jobs table.
         redispatcher: Dispatches jobs again.
+        labels: What labels are resolved against.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
         jitter: Returns a random number in [0, 1).
@@ -49,7 +53,8 @@ class Parts:
     github: Callable[[], GitHubGateway]
     runners: Callable[[], StoresRunnerConfig]
     records: Callable[[], ReadsJobs]
-    redispatcher: Callable[[], RedispatchesJobs]
+    redispatcher: Callable[[], ResendsJobs]
+    labels: Callable[[], LabelSettings]
     metrics: CountsMetrics
     clock: Callable[[], float]
     jitter: Callable[[], float]
@@ -240,4 +245,5 @@ _MAKERS: Final[Mapping[HousekeepingTask, Callable[[Parts], Task[Any]]]] = {
     HousekeepingTask.DEAD_LETTERS: _dead_letters,
     HousekeepingTask.LEFTOVER_VOLUMES: _leftover_volumes,
     HousekeepingTask.LEFTOVER_INTERFACES: _leftover_interfaces,
+    **github_tasks.MAKERS,
 }
