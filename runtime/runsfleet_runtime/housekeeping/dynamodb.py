@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -13,6 +14,7 @@ from runsfleet_runtime.contract.tables import (
     JobAttr,
     JobIndex,
     RunnerAttr,
+    SlotAttr,
     instance_key,
 )
 from runsfleet_runtime.housekeeping.old_jobs import Record
@@ -20,9 +22,11 @@ from runsfleet_runtime.housekeeping.orphaned_instances import Configured
 from runsfleet_runtime.housekeeping.ports import SweepError
 from runsfleet_runtime.housekeeping.stale_configurations import Configuration
 from runsfleet_runtime.housekeeping.stale_jobs import OpenJob
-from runsfleet_runtime.jobs.dynamodb import number, text, to_attribute
-from runsfleet_runtime.jobs.model import JobStatus
+from runsfleet_runtime.jobs.items import number, text, to_attribute
+from runsfleet_runtime.jobs.model import HOLDS_SLOT, JobStatus
+from runsfleet_runtime.jobs.slots import scopes_of
 
+_REFUSED: Final = "ConditionalCheckFailedException"
 _BATCH: Final = 100  # keys of one BatchGetItem (DynamoDB quota)
 _BATCH_TRIES: Final = 5
 
@@ -173,6 +177,66 @@ class DynamoDBOldJobs(DynamoDBOpenJobs):
                 f":{a.name.lower()}": to_attribute(value) for a, value in seen.items()
             },
         }
+
+
+class DynamoDBSlots(DynamoDBOpenJobs):
+    """The counters of slots and the records that they count; adapter of ``CountsSlots``.
+
+    Args:
+        client: A DynamoDB client.
+        jobs_table: Physical name of the table of jobs.
+        slots_table: Physical name of the table of counters.
+    """
+
+    def __init__(self, client: Any, *, jobs_table: str, slots_table: str) -> None:
+        super().__init__(client, jobs_table)
+        self._slots_table = slots_table
+
+    def used(self) -> Mapping[str, int]:
+        """Return all counters by their scope; raises ``SweepError``."""
+        pages = _pages(
+            lambda **start: self._client.scan(
+                TableName=self._slots_table, ConsistentRead=True, **start
+            )
+        )
+        return {
+            item[SlotAttr.SCOPE.value]["S"]: int(item.get(SlotAttr.USED.value, {}).get("N", 0))
+            for items in pages
+            for item in items
+        }
+
+    def held(self) -> Mapping[str, int]:
+        """Count the records that hold a slot, by scope; raises ``SweepError``."""
+        attributes = (JobAttr.ID, JobAttr.SLOT, JobAttr.REPOSITORY)
+        counted: dict[str, str] = {}  # a job that moves meanwhile is found twice
+        for status in sorted(HOLDS_SLOT):
+            for ids in self.ids(status):
+                for item in self.read(ids, attributes):
+                    if number(item, JobAttr.SLOT):
+                        counted[text(item, JobAttr.ID)] = text(item, JobAttr.REPOSITORY)
+        return Counter(scope for repository in counted.values() for scope in scopes_of(repository))
+
+    def repair(self, scope: str, *, seen: int, right: int) -> bool:
+        """Set a counter that is as it was seen; raises ``SweepError``."""
+        condition = "#used = :seen"
+        if seen == 0:  # what nobody wrote yet counts as nought
+            condition += " OR attribute_not_exists(#used)"
+        try:
+            self._client.update_item(
+                TableName=self._slots_table,
+                Key={SlotAttr.SCOPE.value: {"S": scope}},
+                UpdateExpression="SET #used = :right",
+                ConditionExpression=condition,
+                ExpressionAttributeNames={"#used": SlotAttr.USED.value},
+                ExpressionAttributeValues={":right": {"N": str(right)}, ":seen": {"N": str(seen)}},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] == _REFUSED:
+                return False
+            raise SweepError(str(error)) from error
+        except BotoCoreError as error:
+            raise SweepError(str(error)) from error
+        return True
 
 
 def _plain(attribute: Mapping[str, Any]) -> Any:

@@ -234,6 +234,26 @@ def _leftover_interfaces(parts: Parts) -> Task[Any]:
     )
 
 
+def _slots(parts: Parts) -> Task[Any]:
+    from runsfleet_runtime.housekeeping.dynamodb import DynamoDBSlots
+    from runsfleet_runtime.housekeeping.slots import Slots
+
+    environment = parts.environment
+    caps = (
+        environment.max_runners,
+        environment.max_runners_per_owner,
+        environment.max_runners_per_repository,
+    )
+    return Slots(
+        DynamoDBSlots(
+            parts.client("dynamodb"),
+            jobs_table=environment.jobs_table,
+            slots_table=environment.slots_table,
+        ),
+        is_capped=any(cap is not None for cap in caps),
+    )
+
+
 _MAKERS: Final[Mapping[HousekeepingTask, Callable[[Parts], Task[Any]]]] = {
     HousekeepingTask.ORPHANED_INSTANCES: _orphaned_instances,
     HousekeepingTask.UNCONFIRMED_LAUNCHES: _unconfirmed_launches,
@@ -245,5 +265,6 @@ _MAKERS: Final[Mapping[HousekeepingTask, Callable[[Parts], Task[Any]]]] = {
     HousekeepingTask.DEAD_LETTERS: _dead_letters,
     HousekeepingTask.LEFTOVER_VOLUMES: _leftover_volumes,
     HousekeepingTask.LEFTOVER_INTERFACES: _leftover_interfaces,
+    HousekeepingTask.SLOTS: _slots,
     **github_tasks.MAKERS,
 }
