@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from runsfleet_runtime.housekeeping.ec2 import Ec2FleetInstances
     from runsfleet_runtime.housekeeping.ports import Task
     from runsfleet_runtime.housekeeping.ssm import SsmConfigurations
-    from runsfleet_runtime.housekeeping.waiting_jobs import ResendsJobs
-    from runsfleet_runtime.jobs.ports import ReadsJobs
+    from runsfleet_runtime.jobs.ports import ReadsJobs, RedispatchesJobs
     from runsfleet_runtime.labels import LabelSettings
     from runsfleet_runtime.runners.ports import StoresRunnerConfig
     from runsfleet_runtime.telemetry.metrics import CountsMetrics
@@ -53,7 +52,7 @@ class Parts:
     github: Callable[[], GitHubGateway]
     runners: Callable[[], StoresRunnerConfig]
     records: Callable[[], ReadsJobs]
-    redispatcher: Callable[[], ResendsJobs]
+    redispatcher: Callable[[], RedispatchesJobs]
     labels: Callable[[], LabelSettings]
     metrics: CountsMetrics
     clock: Callable[[], float]

@@ -61,13 +61,6 @@ class ListsJobIds(Protocol):
         """Yield the ids of the jobs of a state, oldest first; raises ``SweepError``."""
 
 
-class ResendsJobs(RedispatchesJobs, Protocol):
-    """The one way by which a job is dispatched again."""
-
-    def resend(self, observed: JobRecord) -> Redispatched:
-        """Send the message of a queued record once more, without a new dispatch."""
-
-
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """A job that may wait in vain.
@@ -144,7 +137,7 @@ class WaitingJobs:
         ids: ListsJobIds,
         records: ReadsJobs,
         job_states: KnowsJobStates,
-        redispatcher: ResendsJobs,
+        redispatcher: RedispatchesJobs,
         metrics: CountsMetrics,
         clock: Callable[[], float],
     ) -> None:
@@ -202,7 +195,7 @@ class WaitingJobs:
         if found.record is None:
             raise SweepError("the record was not read")
         if found.fate is Fate.MESSAGE_LOST:
-            result = self._redispatcher.resend(found.record)
+            result = self._redispatcher.resend(found.record, reason=verdict.reason)
         else:
             result = self._redispatcher.redispatch(
                 found.record, Cause.STILL_QUEUED, reason=verdict.reason

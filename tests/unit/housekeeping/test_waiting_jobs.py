@@ -86,7 +86,8 @@ class Redispatcher:
         self.redispatched.append((observed.job.job_id, cause))
         return self.answer
 
-    def resend(self, observed: JobRecord) -> Redispatched:
+    def resend(self, observed: JobRecord, *, reason: str = "") -> Redispatched:
+        assert reason
         assert observed.status is JobStatus.QUEUED
         self.resent.append(observed.job.job_id)
         return self.answer
