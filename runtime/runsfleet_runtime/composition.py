@@ -19,13 +19,15 @@ from runsfleet_runtime.contract.environment import (
     BreakerEnvironment,
     ConfigStore,
     DispatchEnvironment,
+    EventsEnvironment,
     HousekeepingEnvironment,
     LabelEnvironment,
     RecordsEnvironment,
+    SlotsEnvironment,
     TerminationEnvironment,
     WebhookEnvironment,
 )
-from runsfleet_runtime.contract.metrics import Emitter
+from runsfleet_runtime.contract.metrics import Emitter, Metric, MetricDefinition
 from runsfleet_runtime.labels import LabelImage, LabelLimits, LabelSettings, read_aliases
 from runsfleet_runtime.secrets import SecretReader, SecretStore
 from runsfleet_runtime.telemetry import log
@@ -39,8 +41,12 @@ if TYPE_CHECKING:
     from runsfleet_runtime.github.gateway import GitHubGateway
     from runsfleet_runtime.housekeeping.ports import Task
     from runsfleet_runtime.housekeeping.runner import TaskRunner
+    from runsfleet_runtime.interruptions.events import Events
     from runsfleet_runtime.jobs.dispatch import Dispatcher
+    from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
     from runsfleet_runtime.jobs.intake import Intake
+    from runsfleet_runtime.jobs.redispatch import Redispatcher
+    from runsfleet_runtime.jobs.slots import Caps
     from runsfleet_runtime.runners.ports import StoresRunnerConfig
     from runsfleet_runtime.termination import Reports
 
@@ -77,6 +83,14 @@ class TerminationFunction:
     reports: Reports
     metrics: Metrics
     instance_role_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsFunction:
+    """What the events handler calls."""
+
+    events: Events
+    metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +187,7 @@ def dispatch() -> DispatchFunction:
     from runsfleet_runtime.fleet.ec2 import Ec2Fleet
     from runsfleet_runtime.jobs.dispatch import Dispatcher, DispatchSettings
     from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+    from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
     from runsfleet_runtime.jobs.sqs import SqsJobs
     from runsfleet_runtime.runners.configurator import RunnerConfigurator
 
@@ -196,7 +211,9 @@ def dispatch() -> DispatchFunction:
             environment.jobs_table,
             lease_seconds=environment.claim_lease_seconds,
             deadline_seconds=environment.job_deadline_seconds,
+            caps=_caps(environment),
         ),
+        history=DynamoDBJobReader(client("dynamodb"), environment.jobs_table),
         queue=SqsJobs(_LateClient("sqs"), environment.jobs_queue_url),
         instances=Ec2Fleet(client("ec2"), fleet=environment.fleet),
         runners=RunnerConfigurator(
@@ -220,18 +237,14 @@ def dispatch() -> DispatchFunction:
 @_without_collecting
 def termination() -> TerminationFunction:
     """Build the termination function's use case."""
-    from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
-    from runsfleet_runtime.jobs.sqs import SqsJobs
+    from runsfleet_runtime.interruptions.sqs import SqsEvents
+    from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
     from runsfleet_runtime.termination import Reports
     from runsfleet_runtime.termination.renewals import Renewals
 
     environment = TerminationEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.TERMINATION, environment.fleet)
-    records = DynamoDBJobs(
-        client("dynamodb"),
-        environment.jobs_table,
-        retention_seconds=environment.job_retention_days * 24 * 3600,
-    )
+    records = _records(environment)
     store, github = _runner_store(environment), _github(environment)
     reports = Reports(
         records=records,
@@ -245,13 +258,94 @@ def termination() -> TerminationFunction:
             metrics=metrics,
             clock=time.time,
         ),
-        queue=SqsJobs(_LateClient("sqs"), environment.jobs_queue_url),
+        reader=DynamoDBJobReader(client("dynamodb"), environment.jobs_table),
+        redispatcher=_redispatcher(
+            environment, metrics, Metric.JOBS_GIVEN_UP, Metric.JOBS_REQUEUED
+        ),
+        events=SqsEvents(_LateClient("sqs"), environment.events_queue_url),
         job_states=github.job_states,
         metrics=metrics,
         clock=time.time,
-        jitter=random.random,
     )
     return TerminationFunction(reports, metrics, environment.instance_role_id)
+
+
+@cache
+@_without_collecting
+def events() -> EventsFunction:
+    """Build the events function's use case."""
+    from runsfleet_runtime.github.job_runs import JobRuns
+    from runsfleet_runtime.interruptions.departures import Departures
+    from runsfleet_runtime.interruptions.dynamodb import DynamoDBNotes
+    from runsfleet_runtime.interruptions.ec2 import Ec2Instances
+    from runsfleet_runtime.interruptions.endings import Endings
+    from runsfleet_runtime.interruptions.events import Events
+    from runsfleet_runtime.interruptions.notices import Notices
+    from runsfleet_runtime.interruptions.reruns import Reruns
+    from runsfleet_runtime.interruptions.sqs import SqsEvents
+    from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
+
+    environment = EventsEnvironment.from_environ(os.environ)
+    metrics = _telemetry(Emitter.EVENTS, environment.fleet)
+    table = environment.jobs_table
+    moves = _records(environment)
+    records = DynamoDBJobReader(client("dynamodb"), table)
+    notes = DynamoDBNotes(client("dynamodb"), table)
+    instances = Ec2Instances(_LateClient("ec2"), fleet=environment.fleet)
+    queue = SqsEvents(_LateClient("sqs"), environment.events_queue_url)
+    store, github = _runner_store(environment), _github(environment)
+    runs = JobRuns(github.api)
+    redispatcher = _redispatcher(environment, metrics, Metric.JOBS_GIVEN_UP_BY_EVENTS)
+    reruns = Reruns(
+        records=records,
+        notes=notes,
+        github=runs,
+        redispatcher=redispatcher,
+        queue=queue,
+        metrics=metrics,
+        clock=time.time,
+    )
+    use_case = Events(
+        notices=Notices(
+            records=records,
+            notes=notes,
+            instances=instances,
+            runners=store,
+            registrar=github.registrar,
+            job_states=github.job_states,
+            redispatcher=redispatcher,
+            breaker=_breaker(environment, Emitter.EVENTS, metrics),
+            metrics=metrics,
+            clock=time.time,
+        ),
+        departures=Departures(
+            records=records,
+            endings=moves,
+            notes=notes,
+            instances=instances,
+            runners=store,
+            registrar=github.registrar,
+            github=runs,
+            redispatcher=redispatcher,
+            queue=queue,
+            metrics=metrics,
+            clock=time.time,
+        ),
+        endings=Endings(
+            records=records,
+            closer=moves,
+            reruns=reruns,
+            instances=instances,
+            runners=store,
+            registrar=github.registrar,
+            metrics=metrics,
+            clock=time.time,
+        ),
+        reruns=reruns,
+        queue=queue,
+        clock=time.time,
+    )
+    return EventsFunction(use_case, metrics)
 
 
 @cache
@@ -261,6 +355,7 @@ def housekeeping() -> HousekeepingFunction:
     from runsfleet_runtime.housekeeping.leases.dynamodb import DynamoDBLeases
     from runsfleet_runtime.housekeeping.runner import TaskRunner
     from runsfleet_runtime.housekeeping.tasks import Parts, make
+    from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
 
     environment = HousekeepingEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.HOUSEKEEPING, environment.fleet)
@@ -269,6 +364,10 @@ def housekeeping() -> HousekeepingFunction:
         client=client,
         github=cache(lambda: _github(environment)),
         runners=cache(lambda: _runner_store(environment)),
+        records=cache(lambda: DynamoDBJobReader(client("dynamodb"), environment.jobs_table)),
+        redispatcher=cache(
+            lambda: _redispatcher(environment, metrics, Metric.JOBS_GIVEN_UP_BY_SWEEPS)
+        ),
         labels=lambda: label_settings(environment, region=os.environ.get("AWS_REGION", "")),
         metrics=metrics,
         clock=time.time,
@@ -329,6 +428,49 @@ def _secrets() -> SecretReader:
             SecretStore.SSM: ParameterStore(client),
         },
         clock=time.time,
+    )
+
+
+def _caps(environment: SlotsEnvironment) -> Caps | None:
+    from runsfleet_runtime.jobs.slots import Caps
+
+    return Caps.of(
+        environment.slots_table,
+        fleet=environment.max_runners,
+        owner=environment.max_runners_per_owner,
+        repository=environment.max_runners_per_repository,
+    )
+
+
+def _records(environment: RecordsEnvironment) -> DynamoDBJobs:
+    from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+
+    return DynamoDBJobs(
+        client("dynamodb"),
+        environment.jobs_table,
+        deadline_seconds=environment.job_deadline_seconds,
+        retention_seconds=environment.job_retention_days * 24 * 3600,
+        caps=_caps(environment),
+    )
+
+
+def _redispatcher(
+    environment: RecordsEnvironment,
+    metrics: Metrics,
+    given_up: MetricDefinition,
+    requeued: MetricDefinition | None = None,
+) -> Redispatcher:
+    from runsfleet_runtime.jobs.redispatch import Redispatcher
+    from runsfleet_runtime.jobs.sqs import SqsJobs
+
+    return Redispatcher(
+        records=_records(environment),
+        queue=SqsJobs(_LateClient("sqs"), environment.jobs_queue_url),
+        metrics=metrics,
+        given_up=given_up,
+        requeued=requeued,
+        clock=time.time,
+        jitter=random.random,
     )
 
 

@@ -129,16 +129,16 @@ class DynamoDBCircuits:
         return written
 
     def _actions(self, change: Change, circuit: Circuit) -> list[Mapping[str, Any]]:
-        put: dict[str, Any] = {
+        written: dict[str, Any] = {
             "TableName": self._table,
             "Item": self._item(circuit),
             "ExpressionAttributeNames": {"#version": CircuitAttr.VERSION.value},
             "ConditionExpression": "attribute_not_exists(#version)",
         }
         if change.before.version:
-            put["ConditionExpression"] = "#version = :seen"
-            put["ExpressionAttributeValues"] = {":seen": _number(change.before.version)}
-        actions: list[Mapping[str, Any]] = [{"Put": put}]
+            written["ConditionExpression"] = "#version = :seen"
+            written["ExpressionAttributeValues"] = {":seen": _number(change.before.version)}
+        actions: list[Mapping[str, Any]] = [{"Put": written}]
         if change.action:
             row = {"TableName": self._audit_table, "Item": self._audit_row(change)}
             actions.append({"Put": row})

@@ -255,7 +255,7 @@ class Departures:
 
         Returns whether it was closed by this; None when the event must be looked at again.
         """
-        if judgement.fate is Fate.RERUN:
+        if judgement.fate is Fate.RERUN and record.may_rerun:
             if record.rerun is None and not self._notes.note_rerun(
                 record, Rerun.PENDING, reason=judgement.reason, now=self._clock()
             ):

@@ -6,18 +6,17 @@ condition. So a refused note is first compared with what was to be written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, Final, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runsfleet_runtime.contract.tables import JobAttr
 from runsfleet_runtime.interruptions.ports import Noted
-from runsfleet_runtime.jobs.dynamodb import number, text, to_attribute
+from runsfleet_runtime.jobs.items import Expression, Item, number, text
 from runsfleet_runtime.jobs.model import JobRecord, JobStatus, Rerun
 from runsfleet_runtime.jobs.ports import RecordUnknownError
 
-Item = Mapping[str, Any]
 _REFUSED: Final = "ConditionalCheckFailedException"
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 
@@ -38,86 +37,69 @@ class DynamoDBNotes:
         self, observed: JobRecord, *, at: float, reason: str, now: float
     ) -> Noted:
         """Note an interruption; see ``NotesInterruptions``."""
-        if observed.status not in _OPEN:
-            return Noted.SETTLED
-        values = {
-            JobAttr.INTERRUPTED_AT: at,
-            JobAttr.INTERRUPTION: reason,
-            JobAttr.ON_DEMAND: 1,
-            JobAttr.UPDATED_AT: now,
-        }
         # the instance may report its start in between: that is no reason to refuse
-        old = self._note(observed, values, sorted(_OPEN), absent=JobAttr.INTERRUPTED_AT)
-        if old is None:
+        note = _note_on(observed, _OPEN)
+        note.require_equal({JobAttr.INTERRUPTED_AT: None})
+        note.set(
+            {
+                JobAttr.INTERRUPTED_AT: at,
+                JobAttr.INTERRUPTION: reason,
+                JobAttr.ON_DEMAND: 1,
+                JobAttr.UPDATED_AT: now,
+            }
+        )
+        refused = self._write(observed, note)
+        if refused is None:
             return Noted.NEW
-        is_noted = _is_owned(old, observed) and number(old, JobAttr.INTERRUPTED_AT) > 0
+        is_noted = (
+            _is_owned(refused, observed)
+            and text(refused, JobAttr.STATUS) in _OPEN
+            and number(refused, JobAttr.INTERRUPTED_AT) > 0
+        )
         return Noted.KNOWN if is_noted else Noted.SETTLED
 
     def note_rerun(self, observed: JobRecord, state: Rerun, *, reason: str, now: float) -> bool:
         """Move a re-run to another state; see ``NotesInterruptions``."""
-        values = {
-            JobAttr.RERUN: state.value,
-            JobAttr.RERUN_REASON: reason,
-            JobAttr.UPDATED_AT: now,
-        }
-        old = self._note(observed, values, [observed.status], rerun=observed.rerun)
-        if old is None:
-            return True
-        # its own first try, or a repetition of the same event, was faster
-        return (
-            _is_owned(old, observed)
-            and text(old, JobAttr.RERUN) == state
-            and number(old, JobAttr.UPDATED_AT) == now
+        note = _note_on(observed, {observed.status})
+        note.require_equal({JobAttr.RERUN: observed.rerun and observed.rerun.value})
+        note.set(
+            {
+                JobAttr.RERUN: state.value,
+                JobAttr.RERUN_REASON: reason,
+                JobAttr.UPDATED_AT: now,
+            }
+        )
+        refused = self._write(observed, note)
+        # its own first try may have been faster
+        return refused is None or (
+            _is_owned(refused, observed)
+            and text(refused, JobAttr.RERUN) == state
+            and number(refused, JobAttr.UPDATED_AT) == now
         )
 
-    def _note(
-        self,
-        observed: JobRecord,
-        values: Mapping[JobAttr, Any],
-        statuses: list[JobStatus],
-        *,
-        absent: JobAttr | None = None,
-        rerun: Rerun | None = None,
-    ) -> Item | None:
+    def _write(self, observed: JobRecord, note: Expression) -> Item | None:
         """Write; returns nothing when that succeeded, else the item that refused."""
-        names = {f"#{a.name.lower()}": a.value for a in values}
-        names |= {f"#{a.name.lower()}": a.value for a in (JobAttr.STATUS, JobAttr.INSTANCE_ID)}
-        names["#dispatch"] = JobAttr.DISPATCH.value
-        bound = {f":{a.name.lower()}": to_attribute(v) for a, v in values.items()}
-        bound |= {f":s{i}": to_attribute(s.value) for i, s in enumerate(statuses)}
-        bound[":owner"] = to_attribute(observed.instance_id)
-        bound[":sent"] = to_attribute(observed.job.dispatch)
-        options = ", ".join(f":s{i}" for i in range(len(statuses)))
-        conditions = [
-            f"#status IN ({options})",
-            "#instance_id = :owner",
-            "#dispatch = :sent",
-        ]
-        if absent is not None:
-            conditions.append(f"attribute_not_exists(#{absent.name.lower()})")
-        if rerun is not None:
-            conditions.append("#rerun = :seen")
-            bound[":seen"] = to_attribute(rerun.value)
-        elif JobAttr.RERUN in values:
-            conditions.append("attribute_not_exists(#rerun)")
-        assignments = ", ".join(f"#{a.name.lower()} = :{a.name.lower()}" for a in values)
+        job_id = observed.job.job_id
         try:
-            self._client.update_item(
-                TableName=self._table,
-                Key={JobAttr.ID.value: {"S": str(observed.job.job_id)}},
-                UpdateExpression=f"SET {assignments}",
-                ConditionExpression=" AND ".join(conditions),
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=bound,
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            self._client.update_item(**note.request(self._table, job_id))
         except ClientError as error:
-            if error.response["Error"].get("Code") != _REFUSED:
-                raise _unknown(observed) from error
-            return cast("Item", error.response.get("Item", {}))
+            if error.response["Error"].get("Code") == _REFUSED:
+                return cast("Item", error.response.get("Item", {}))
+            raise RecordUnknownError(f"job {job_id}: its record was not written") from error
         except BotoCoreError as error:
-            raise _unknown(observed) from error
+            raise RecordUnknownError(f"job {job_id}: its record was not written") from error
         return None
+
+
+def _note_on(observed: JobRecord, statuses: Collection[JobStatus]) -> Expression:
+    """Return a write that needs the observed owner of the job and one of these states."""
+    note = Expression()
+    options = ", ".join(note.value(status.value) for status in sorted(statuses))
+    note.require(f"{note.name(JobAttr.STATUS)} IN ({options})")
+    note.require_equal(
+        {JobAttr.INSTANCE_ID: observed.instance_id, JobAttr.DISPATCH: observed.job.dispatch}
+    )
+    return note
 
 
 def _is_owned(item: Item, observed: JobRecord) -> bool:
@@ -125,7 +107,3 @@ def _is_owned(item: Item, observed: JobRecord) -> bool:
         text(item, JobAttr.INSTANCE_ID) == observed.instance_id
         and int(number(item, JobAttr.DISPATCH)) == observed.job.dispatch
     )
-
-
-def _unknown(observed: JobRecord) -> RecordUnknownError:
-    return RecordUnknownError(f"job {observed.job.job_id}: its record could not be written")

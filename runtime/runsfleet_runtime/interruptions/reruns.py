@@ -135,6 +135,8 @@ def judge(record: JobRecord, seen: Seen, *, now: float) -> Verdict:
         return Verdict(Step.DROP, f"it is {record.status.value} again")
     if record.status is JobStatus.COMPLETED and record.outcome != ReportStatus.INTERRUPTED:
         return Verdict(Step.NOT_NEEDED, f"its instance reported {record.outcome}")
+    if not record.may_rerun:
+        return Verdict(Step.NOT_NEEDED, "its label says retry=false")
     if record.job.run_attempt > 1:
         return Verdict(Step.NOT_NEEDED, "it was a re-run itself")
     verdict = _of_github(record, seen, now)

@@ -117,6 +117,16 @@ def test_job_that_was_running_is_closed_and_awaits_its_rerun() -> None:
     assert world.counted == {("InstancesLost", "rerun"): 1}
 
 
+def test_job_whose_label_forbids_it_awaits_no_rerun() -> None:
+    """retry=false: its record is closed as interrupted, and the job stays as GitHub ends it."""
+    world = World(jobs={1: ON_OURS})
+    world.put(record(may_rerun=False))
+    assert take(world)
+    assert world.records[1].outcome == "interrupted"
+    assert world.records[1].rerun is None
+    assert world.sent == []
+
+
 @pytest.mark.parametrize("fault", ["events queue", "closing"])
 def test_crash_in_between_is_made_up_for(fault: str) -> None:
     """Whatever failed after the note, the event comes back and the record is closed once."""
@@ -126,8 +136,26 @@ def test_crash_in_between_is_made_up_for(fault: str) -> None:
     world.faults.clear()
     assert take(world)
     assert len(world.closed) == 1
-    assert world.records[1].rerun is Rerun.PENDING
+    assert world.story.count("rerun pending") == 1
     assert world.sent
+
+
+@pytest.mark.parametrize("seen", [JobDetail(state=JobState.QUEUED), JobDetail(state=JobState.GONE)])
+def test_report_that_comes_while_github_is_asked_wins(
+    seen: JobDetail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was observed does not hold any more: nothing is done, and nothing is counted."""
+    world = World()
+    world.put(record())
+
+    def job(*_: object, **__: object) -> JobDetail:
+        world.put(record(JobStatus.COMPLETED, outcome="success"))
+        return seen
+
+    monkeypatch.setattr(world, "job", job)
+    assert take(world)
+    assert world.records[1].outcome == "success"
+    assert (world.redispatched, world.closed, world.counted) == ([], [], {})
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_what_cannot_be_rerun_yet_waits(job: JobDetail, run: RunDetail) -> None:
         (replace(FAILED, conclusion="timed_out"), {}),
         (JobDetail(state=JobState.GONE), {}),
         (FAILED, {"job": replace(JOB, run_attempt=2)}),
+        (FAILED, {"may_rerun": False}),
         (FAILED, {"outcome": "failure"}),
         (FAILED, {"outcome": "success"}),
     ],
