@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -37,11 +37,9 @@ class DynamoDBJobHistory:
         Raises:
             SweepError: If the table did not answer.
         """
-        found: set[str] = set()
-        start: dict[str, Any] = {}
-        while True:
-            answer = self._ask(
-                self._client.scan,
+        pages = _pages(
+            lambda start: self._client.scan(
+                TableName=self._table,
                 ProjectionExpression="#repository",
                 FilterExpression="#updated_at >= :since",
                 ExpressionAttributeNames={
@@ -51,13 +49,11 @@ class DynamoDBJobHistory:
                 ExpressionAttributeValues={":since": {"N": repr(since)}},
                 **start,
             )
-            for item in answer.get("Items", []):
-                name = item.get(JobAttr.REPOSITORY.value, {}).get("S", "")
-                if name.count("/") == 1:
-                    found.add(name)
-            if not answer.get("LastEvaluatedKey"):
-                return found
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        )
+        names = {
+            item.get(JobAttr.REPOSITORY.value, {}).get("S", "") for page in pages for item in page
+        }
+        return {name for name in names if name.count("/") == 1}
 
     def awaiting_reruns(self, *, updated_before: float) -> Iterator[Sequence[int]]:
         """Yield the jobs whose re-run is awaited, by an index that may lag, oldest first.
@@ -69,31 +65,39 @@ class DynamoDBJobHistory:
             SweepError: If the table did not answer.
         """
         for state in _AWAITED:
-            start: dict[str, Any] = {}
-            while True:
-                answer = self._ask(
-                    self._client.query,
-                    IndexName=JobIndex.BY_RERUN.value,
-                    KeyConditionExpression="#rerun = :rerun AND #updated_at < :before",
-                    ProjectionExpression="#id",
-                    ExpressionAttributeNames={
-                        "#id": JobAttr.ID.value,
-                        "#rerun": JobAttr.RERUN.value,
-                        "#updated_at": JobAttr.UPDATED_AT.value,
-                    },
-                    ExpressionAttributeValues={
-                        ":rerun": {"S": state.value},
-                        ":before": {"N": repr(updated_before)},
-                    },
-                    **start,
-                )
-                yield [int(item[JobAttr.ID.value]["S"]) for item in answer.get("Items", [])]
-                if not answer.get("LastEvaluatedKey"):
-                    break
-                start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+            for page in self._by_rerun(state, updated_before):
+                yield [int(item[JobAttr.ID.value]["S"]) for item in page]
 
-    def _ask(self, call: Any, **parameters: Any) -> Any:
+    def _by_rerun(self, state: Rerun, before: float) -> Iterator[Sequence[Mapping[str, Any]]]:
+        return _pages(
+            lambda start: self._client.query(
+                TableName=self._table,
+                IndexName=JobIndex.BY_RERUN.value,
+                KeyConditionExpression="#rerun = :rerun AND #updated_at < :before",
+                ProjectionExpression="#id",
+                ExpressionAttributeNames={
+                    "#id": JobAttr.ID.value,
+                    "#rerun": JobAttr.RERUN.value,
+                    "#updated_at": JobAttr.UPDATED_AT.value,
+                },
+                ExpressionAttributeValues={
+                    ":rerun": {"S": state.value},
+                    ":before": {"N": repr(before)},
+                },
+                **start,
+            )
+        )
+
+
+def _pages(ask: Callable[[Mapping[str, Any]], Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Yield the items of each page; ``ask`` gets where the page starts."""
+    start: dict[str, Any] = {}
+    while True:
         try:
-            return call(TableName=self._table, **parameters)
+            answer = ask(start)
         except (ClientError, BotoCoreError) as error:
             raise SweepError(str(error)) from error
+        yield answer.get("Items", [])
+        if not answer.get("LastEvaluatedKey"):
+            return
+        start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
