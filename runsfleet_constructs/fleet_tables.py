@@ -173,7 +173,11 @@ class FleetTables(Construct):
             grantee: Who may; the housekeeping function.
         """
         allow_key(grantee, self.jobs.encryption_key)
-        allow(grantee, ["dynamodb:BatchGetItem", "dynamodb:DeleteItem"], [self.jobs.table_arn])
+        allow(
+            grantee,
+            ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:Scan"],
+            [self.jobs.table_arn],
+        )
         return allow(
             grantee,
             ["dynamodb:DeleteItem", "dynamodb:Scan", "dynamodb:UpdateItem"],
