@@ -29,6 +29,7 @@ from runsfleet_runtime.jobs.slots import scopes_of
 _REFUSED: Final = "ConditionalCheckFailedException"
 _BATCH: Final = 100  # keys of one BatchGetItem (DynamoDB quota)
 _BATCH_TRIES: Final = 5
+_OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 
 
 class DynamoDBOpenJobs:
@@ -47,12 +48,12 @@ class DynamoDBOpenJobs:
         self._table = table
 
     def open_jobs(self) -> Iterator[Sequence[OpenJob]]:
-        """Yield launched and running jobs, a hundred at a time.
+        """Yield launched and running jobs, a hundred at a time; one that starts meanwhile, twice.
 
         Raises:
             SweepError: If the table did not answer.
         """
-        for status in (JobStatus.LAUNCHED, JobStatus.RUNNING):
+        for status in sorted(_OPEN):
             for ids in self.ids(status):
                 items = self.read(
                     ids, (JobAttr.ID, JobAttr.STATUS, JobAttr.INSTANCE_ID, JobAttr.UPDATED_AT)
@@ -64,7 +65,7 @@ class DynamoDBOpenJobs:
                         updated_at=number(item, JobAttr.UPDATED_AT),
                     )
                     for item in items
-                    if text(item, JobAttr.STATUS) == status
+                    if text(item, JobAttr.STATUS) in _OPEN  # by now
                 ]
 
     def instances_of_open_jobs(self) -> Collection[str]:

@@ -34,6 +34,7 @@ GRACE_SECONDS: Final = 600.0
 agent takes up to four minutes for its last steps (docs/agent.md)."""
 STOPPED_SECONDS: Final = 3600.0
 """So long an instance without a pool may be stopped: somebody may be looking at its disk."""
+_QUESTION_SECONDS: Final = 10.0
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 
 
@@ -147,7 +148,9 @@ class KnowsConfigurations(Protocol):
 class RemovesRunners(Protocol):
     """GitHub's list of runners; see :class:`~runsfleet_runtime.github.registration`."""
 
-    def deregister(self, repository: str, *, instance_id: str) -> Removal:
+    def deregister(
+        self, repository: str, *, instance_id: str, deadline: float | None = None
+    ) -> Removal:
         """Remove the runner of an instance, unless it has a job; raises ``GitHubError``."""
 
 
@@ -229,6 +232,10 @@ class OrphanedInstances:
             return False  # no job may take so long
         if not configured.repository:
             return True
-        removal = self._registrar.deregister(configured.repository, instance_id=instance.key)
+        removal = self._registrar.deregister(
+            configured.repository,
+            instance_id=instance.key,
+            deadline=self._clock() + _QUESTION_SECONDS,
+        )
         log.info("orphan's runner", extra={"item": instance.key, "runner": removal.value})
         return removal is Removal.BUSY

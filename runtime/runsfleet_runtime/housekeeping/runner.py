@@ -21,7 +21,7 @@ from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
 log = get_logger("housekeeping")
 
-RESERVED_SECONDS: Final = 20.0
+RESERVED_SECONDS: Final = 30.0
 """Of the function's time: for the action under way (two calls of at most 10 s) and the report."""
 LEASE_SLACK_SECONDS: Final = 30.0
 """The lease outlives the function, whatever the clocks say."""

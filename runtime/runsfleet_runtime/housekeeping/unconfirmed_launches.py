@@ -84,7 +84,12 @@ class RemovesRunners(Protocol):
     """GitHub's list of runners; see :class:`~runsfleet_runtime.github.registration`."""
 
     def deregister(
-        self, repository: str, *, instance_id: str, installation_id: int | None = None
+        self,
+        repository: str,
+        *,
+        instance_id: str,
+        installation_id: int | None = None,
+        deadline: float | None = None,
     ) -> Removal:
         """Remove the runner of an instance, unless it has a job; raises ``GitHubError``."""
 
@@ -188,6 +193,7 @@ class UnconfirmedLaunches:
             record.job.repository,
             instance_id=record.instance_id,
             installation_id=record.job.installation_id,
+            deadline=self._clock() + _QUESTION_SECONDS,
         )
         is_idle = removal is not Removal.BUSY
         result = self._redispatcher.redispatch(

@@ -210,6 +210,9 @@ class Redispatcher:
         self.asked.append((observed.job.job_id, cause, len(further)))
         return self.answer
 
+    def resend(self, observed: JobRecord, *, reason: str = "") -> Redispatched:
+        raise AssertionError(observed, reason)
+
 
 @dataclass
 class GitHub:
