@@ -25,6 +25,7 @@ class Unit(StrEnum):
     COUNT = "Count"
     SECONDS = "Seconds"
     MILLISECONDS = "Milliseconds"
+    NONE = "None"  # CloudWatch knows no unit of money
 
 
 class Emitter(StrEnum):
@@ -176,6 +177,15 @@ class Metric:
         "CapacityType",
         ("spot", "on-demand"),
     )
+    JOBS_WAITING = MetricDefinition(
+        "JobsWaiting",
+        Unit.COUNT,
+        Emitter.DISPATCH,
+        "Jobs that found no free slot under a cap on runners, by the scope that is full; they are "
+        "tried again within a minute, and counted again.",
+        "Scope",
+        ("fleet", "owner", "repository"),
+    )
     JOBS_STARTED = MetricDefinition(
         "JobsStarted", Unit.COUNT, Emitter.TERMINATION, "Runners that reported their start."
     )
@@ -195,6 +205,12 @@ class Metric:
         Unit.COUNT,
         Emitter.TERMINATION,
         "Jobs that GitHub still had queued when their runner ended; dispatched again.",
+    )
+    JOBS_GIVEN_UP = MetricDefinition(
+        "JobsGivenUp",
+        Unit.COUNT,
+        Emitter.TERMINATION,
+        "Jobs closed when an instance reported, as their budget or time for another was spent.",
     )
     RUNNERS_RENEWED = MetricDefinition(
         "RunnersRenewed",
@@ -344,6 +360,18 @@ class Metric:
         Emitter.HOUSEKEEPING,
         "Installations of the App that lack a permission which a sweep needs; it passes them over.",
     )
+    JOBS_GIVEN_UP_BY_EVENTS = MetricDefinition(
+        "JobsGivenUpByEvents",
+        Unit.COUNT,
+        Emitter.EVENTS,
+        "Jobs closed on an event of EC2 or GitHub, as their budget or time was spent.",
+    )
+    JOBS_GIVEN_UP_BY_SWEEPS = MetricDefinition(
+        "JobsGivenUpBySweeps",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Jobs closed by a sweep, as their budget or time for another instance was spent.",
+    )
     BREAKER_OPENED_BY_INTERRUPTION = MetricDefinition(
         "BreakerOpenedByInterruption",
         Unit.COUNT,
@@ -351,6 +379,27 @@ class Metric:
         "Offerings that the circuit breaker opened when EC2 once more took an instance back.",
         "CapacityType",
         ("spot", "on-demand"),
+    )
+    DAY_COST = MetricDefinition(
+        "DayCost",
+        Unit.NONE,
+        Emitter.HOUSEKEEPING,
+        "What the day before cost, in USD, as far as measured.",
+    )
+    MONTH_FORECAST = MetricDefinition(
+        "MonthForecast", Unit.NONE, Emitter.HOUSEKEEPING, "What the month will come to, in USD."
+    )
+    SPOT_SAVINGS = MetricDefinition(
+        "SpotSavings",
+        Unit.NONE,
+        Emitter.HOUSEKEEPING,
+        "What spot saved the day before against on-demand prices, in USD; left out when unknown.",
+    )
+    COST_UNUSUAL = MetricDefinition(
+        "CostUnusual",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "1 for a day that cost more than twice the median of the week before and 5 USD more.",
     )
 
 

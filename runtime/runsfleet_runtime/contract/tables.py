@@ -56,6 +56,7 @@ class JobAttr(StrEnum):
     INTERRUPTION = "interruption"  # what EC2 or the instance said of it, for people
     RERUN = "rerun"  # state of its re-run at GitHub: pending, requested, done, given_up
     RERUN_REASON = "rerun_reason"  # of that state, for people
+    NO_RERUN = "no_rerun"  # 1 when its label says retry=false: a job that had started stays failed
     SLOT = "slot"  # 1 while it counts towards the caps on runners
     EXPIRES_AT = TTL_ATTRIBUTE
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from runsfleet_runtime.circuit_breaker.model import Failure, FailureKind
@@ -39,16 +39,18 @@ from runsfleet_runtime.fleet.plan import (
     judge,
 )
 from runsfleet_runtime.fleet.ports import LaunchesInstances
-from runsfleet_runtime.jobs.backoff import retry_delay
-from runsfleet_runtime.jobs.model import Claimed, ClaimUnknown, HeldByOther, Launch
-from runsfleet_runtime.jobs.ports import ClaimsJobs, SendsJobs
-from runsfleet_runtime.labels import Accepted, LabelSettings, RunnerSpec, resolve
+from runsfleet_runtime.jobs.backoff import LONGEST_WAIT, retry_delay
+from runsfleet_runtime.jobs.model import Claimed, ClaimUnknown, HeldByOther, Launch, NoSlot
+from runsfleet_runtime.jobs.ports import ClaimsJobs, KnowsRuns, RecordUnknownError, SendsJobs
+from runsfleet_runtime.labels import Accepted, LabelSettings, RetryPolicy, RunnerSpec, resolve
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
 log = get_logger("dispatch")
 
 _CLEAN_UP_SECONDS: Final = 10.0  # kept free at the end of an invocation to hand jobs back
+_PREPARE_SECONDS: Final = 20.0  # for a whole batch: a GitHub that is slow for one holds up no other
+_DISCARD_SECONDS: Final = 5.0  # what is not undone by then ends by itself
 _FEW_RECEIVES: Final = 2  # the queue keeps a message for no more than three (origin)
 _PARALLEL_REGISTRATIONS: Final = 10  # one for each job of the largest FIFO batch
 
@@ -84,8 +86,8 @@ class ConfiguresRunners(Protocol):
             RunnerNotConfiguredError: If such a store failed.
         """
 
-    def discard(self, config: RunnerConfig) -> None:
-        """Undo a configuration whose launch was not recorded; best effort."""
+    def discard(self, config: RunnerConfig, job: JobMessage, *, deadline: float) -> None:
+        """Undo a configuration whose launch was not recorded; best effort, until ``deadline``."""
 
 
 class RunnerNotConfiguredError(Exception):
@@ -169,6 +171,7 @@ class Dispatcher:
     Args:
         settings: See :class:`DispatchSettings`.
         records: The jobs table.
+        history: The jobs table, for what became of a run's earlier attempts.
         queue: The jobs queue.
         instances: EC2.
         runners: GitHub and the configuration store.
@@ -184,6 +187,7 @@ class Dispatcher:
         settings: DispatchSettings,
         *,
         records: ClaimsJobs,
+        history: KnowsRuns,
         queue: SendsJobs,
         instances: LaunchesInstances,
         runners: ConfiguresRunners,
@@ -195,6 +199,7 @@ class Dispatcher:
     ) -> None:
         self._settings = settings
         self._records = records
+        self._history = history
         self._queue = queue
         self._instances = instances
         self._runners = runners
@@ -215,7 +220,7 @@ class Dispatcher:
             The ids of the messages that must come back.
         """
         returned: set[str] = set()
-        due = self._due(_newest_of_each_job(batch), returned)
+        due = self._remember(self._due(_oldest_first(_newest_of_each_job(batch)), returned))
         deadline -= _CLEAN_UP_SECONDS
         held = self._prepare(self._claim(due, returned), returned, deadline=deadline)
         launches: list[_Asked] = []
@@ -237,6 +242,33 @@ class Dispatcher:
                 due.append(received)
         return due
 
+    def _remember(self, due: Sequence[ReceivedJob]) -> list[ReceivedJob]:
+        """Launch on-demand what runs again because its instance was interrupted.
+
+        The job of another attempt has an id of its own, so its former record is found by its run.
+        While the table does not tell, the job is launched as its label says.
+        """
+        interrupted: dict[int, list[tuple[str, int]]] = {}
+        for run_id in {r.job.run_id for r in due if r.job.run_attempt > 1}:
+            try:
+                records = self._history.of_run(run_id)
+            except RecordUnknownError as error:
+                log.warning("earlier attempts unknown", extra={"error": str(error)})
+                continue
+            interrupted[run_id] = [
+                (r.job.job_name, r.job.run_attempt) for r in records if r.interrupted_at
+            ]
+
+        def is_again(job: JobMessage) -> bool:
+            found = interrupted.get(job.run_id, ()) if job.run_attempt > 1 else ()
+            return any(
+                name == job.job_name and attempt < job.run_attempt for name, attempt in found
+            )
+
+        return [
+            replace(r, job=replace(r.job, on_demand=True)) if is_again(r.job) else r for r in due
+        ]
+
     def _defer(self, received: ReceivedJob, seconds: float, returned: set[str]) -> None:
         self._queue.defer(received.receipt_handle, seconds)
         returned.add(received.message_id)
@@ -250,6 +282,7 @@ class Dispatcher:
         )
         held: list[_Held] = []
         unclaimed: list[ReceivedJob] = []
+        waiting: list[ReceivedJob] = []
         for received, result in zip(due, results, strict=True):
             with _bound(received.job):
                 if isinstance(result, Claimed):
@@ -264,10 +297,39 @@ class Dispatcher:
                     log.error("not claimed", extra={"error": result.error})
                     self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
                     unclaimed.append(received)
+                elif isinstance(result, NoSlot):
+                    log.info("waits for a slot", extra={"scope": result.scope})
+                    self._metrics.add(Metric.JOBS_WAITING, kind=result.scope.partition(":")[0])
+                    waiting.append(received)
                 else:
                     log.info("already settled", extra={"status": result.status.value})
         self._keep(unclaimed, returned)
+        self._wait(waiting, returned)
         return held
+
+    def _wait(self, waiting: Sequence[ReceivedJob], returned: set[str]) -> None:
+        """Let jobs come again that found no slot: first their records, then their messages."""
+        now = self._clock()
+        jobs: list[JobMessage] = []
+        for received in waiting:
+            tries = received.job.dispatch + 1
+            delay = retry_delay(tries, jitter=self._jitter(), longest=LONGEST_WAIT)
+            jobs.append(replace(received.job, not_before=now + delay))
+        if not jobs:
+            return
+        recorded = self._records.wait(jobs, now=now)
+        again: list[tuple[ReceivedJob, JobMessage]] = []
+        for received, job, done in zip(waiting, jobs, recorded, strict=True):
+            if done:
+                again.append((received, job.again(not_before=job.not_before)))
+            else:
+                self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
+                returned.add(received.message_id)
+        sent = self._queue.send([message for _, message in again])
+        for (received, _), done in zip(again, sent, strict=True):
+            if not done:
+                self._metrics.add(Metric.API_ERRORS, kind="sqs")
+                returned.add(received.message_id)
 
     def _keep(self, unclaimed: Sequence[ReceivedJob], returned: set[str]) -> None:
         """Let jobs of which the table said nothing come back, however long it stays silent.
@@ -322,6 +384,7 @@ class Dispatcher:
         self, held: Sequence[_Held], returned: set[str], *, deadline: float
     ) -> list[_Held]:
         """Keep the jobs whose runner GitHub would register; the others go back unlaunched."""
+        deadline = min(deadline, self._clock() + _PREPARE_SECONDS)
         ready: list[_Held] = []
         unready: list[tuple[_Held, float]] = []
         for item in held:
@@ -529,7 +592,8 @@ class Dispatcher:
                 else:
                     self._metrics.add(Metric.API_ERRORS, kind="dynamodb")
                     self._undo(instance)
-                    self._runners.discard(config)
+                    until = self._clock() + _DISCARD_SECONDS
+                    self._runners.discard(config, held.job, deadline=until)
                     failures.append((held, 0.0))
         return failures
 
@@ -580,6 +644,11 @@ def _newest_of_each_job(batch: Sequence[ReceivedJob]) -> list[ReceivedJob]:
     return list(newest.values())
 
 
+def _oldest_first(batch: Sequence[ReceivedJob]) -> list[ReceivedJob]:
+    """Put the job first that GitHub queued first: it gets the last free slot."""
+    return sorted(batch, key=lambda received: received.job.queued_at)
+
+
 def _groups(held: Sequence[_Held]) -> list[list[_Held]]:
     """Group jobs that one CreateFleet can serve, in the order of their arrival."""
     groups: dict[tuple[str, str | None, bool], list[_Held]] = {}
@@ -604,4 +673,5 @@ def _launch(held: _Held, instance: LaunchedInstance, config: RunnerConfig) -> La
         capacity_type=instance.capacity.value,
         runner_name=config.runner_name,
         pool=held.spec.pool,
+        may_rerun=held.spec.retry is not RetryPolicy.NEVER,
     )

@@ -1,11 +1,13 @@
 """The ``jobs`` table: each move of a job is one conditional write.
 
+What is read is in :mod:`.reading.dynamodb`, how a batch is written in :mod:`.writing.dynamodb`.
+
 Gotchas:
 
-- A whole batch is claimed (or recorded) in one transaction. When it is cancelled, the items that
-  failed their condition are judged by the item that came back, and the rest are tried one by one.
-- botocore repeats a call whose answer was lost. The second try then fails its own condition, so a
-  refused write is first compared with what this worker meant to write.
+- A refused write is compared with what this worker meant to write: its first try may have been
+  carried out although its answer was lost.
+- Where runners are capped, a move that takes or gives back a slot names whether the record holds
+  one. A move that was built for the other case is refused and built anew.
 - Conditional writes are local to a region: a job is claimed only in the region that owns it.
 """
 
@@ -13,41 +15,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from runsfleet_runtime.contract.messages import JobMessage, RunnerReport
+from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RunnerReport
 from runsfleet_runtime.contract.tables import JobAttr
+from runsfleet_runtime.jobs.items import Expression, Item, number, record_from_item, text
 from runsfleet_runtime.jobs.model import (
     TRANSITIONS,
     Claimed,
     ClaimResult,
     ClaimUnknown,
+    JobRecord,
     JobStatus,
     Launch,
     Move,
+    NoSlot,
+    Rerun,
     judge_refused_claim,
 )
-from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.jobs.ports import Moved, RecordUnknownError
+from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
+from runsfleet_runtime.jobs.slots import Caps
+from runsfleet_runtime.jobs.writing.dynamodb import (
+    Failed,
+    Full,
+    Group,
+    Outcome,
+    Refused,
+    TransactionWriter,
+    Written,
+)
 from runsfleet_runtime.telemetry.log import get_logger
 
 log = get_logger("jobs.dynamodb")
 
-Item = Mapping[str, Any]
-T = TypeVar("T")
-_REFUSED: Final = "ConditionalCheckFailed"
-_INVALID: Final = frozenset({"SerializationException", "ValidationException"})
-_CLIENT_ERRORS: Final = range(400, 500)
-_INSTANCE_ATTRIBUTES: Final = (
-    JobAttr.INSTANCE_ID,
-    JobAttr.INSTANCE_TYPE,
-    JobAttr.ZONE,
-    JobAttr.CAPACITY_TYPE,
-    JobAttr.RUNNER_NAME,
-    JobAttr.NOT_BEFORE,
-)
 _ENDING_ATTRIBUTES: Final = (
     JobAttr.UNSERVED,
     JobAttr.OUTCOME,
@@ -57,25 +58,48 @@ _ENDING_ATTRIBUTES: Final = (
     JobAttr.COMPLETED_AT,
     JobAttr.EXPIRES_AT,
 )
+_FORMER_ATTRIBUTES: Final = (
+    JobAttr.INSTANCE_ID,
+    JobAttr.INSTANCE_TYPE,
+    JobAttr.ZONE,
+    JobAttr.CAPACITY_TYPE,
+    JobAttr.RUNNER_NAME,
+    JobAttr.INTERRUPTED_AT,
+    JobAttr.INTERRUPTION,
+    JobAttr.RERUN,
+    JobAttr.RERUN_REASON,
+    *_ENDING_ATTRIBUTES,
+)
+"""What a former dispatch left in a record; a new one begins without it."""
+_LOOKS: Final = 5  # at a record that others move at the same moment
+_CLAIM_ATTRIBUTES: Final = (JobAttr.CLAIM_ID, JobAttr.CLAIM_EXPIRES_AT)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A write that no condition refused and that yet was not seen to succeed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """A move of one job, to be built for a record with or without a slot.
 
     Attributes:
-        reason: Why.
-        is_certain: Whether nothing was written for certain.
-        is_invalid: Whether the request itself was refused; one bad write spoils all others of it.
+        job_id: The job.
+        make: Makes its expression.
+        further: Writes that belong to it.
+        takes_slot: Whether the job needs a slot afterwards.
+        gives_slot: Whether it needs none afterwards.
+        has_slot: Whether its record is thought to hold one.
+        repository: Its repository; empty when that is not known before the record was met.
     """
 
-    reason: str
-    is_certain: bool = False
-    is_invalid: bool = False
+    job_id: int
+    make: Callable[[], Expression]
+    further: Sequence[Mapping[str, Any]] = ()
+    takes_slot: bool = False
+    gives_slot: bool = False
+    has_slot: bool = False
+    repository: str = ""
 
 
 class DynamoDBJobs:
-    """Adapter of :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs` and ``EndsJobs``.
+    """Adapter of ``ClaimsJobs``, ``EndsJobs``, ``HandsJobsBack`` and ``ClosesJobs``.
 
     Args:
         client: A DynamoDB client.
@@ -83,6 +107,8 @@ class DynamoDBJobs:
         lease_seconds: How long a claim holds.
         deadline_seconds: How long after its queueing a job is worth launching for.
         retention_seconds: How long a closed job is kept.
+        caps: The caps on runners; ``None`` for none, then nothing of them is written.
+        writer: Writes transactions; by default one of this client and these caps.
     """
 
     def __init__(
@@ -93,12 +119,16 @@ class DynamoDBJobs:
         lease_seconds: float = 90,
         deadline_seconds: float = 24 * 3600,
         retention_seconds: float = 7 * 24 * 3600,
+        caps: Caps | None = None,
+        writer: TransactionWriter | None = None,
     ) -> None:
-        self._client = client
         self._table = table
         self._lease = lease_seconds
         self._deadline = deadline_seconds
         self._retention = retention_seconds
+        self._caps = caps
+        self._writer = writer or TransactionWriter(client, caps)
+        self._reader = DynamoDBJobReader(client, table)
 
     # -- dispatch ------------------------------------------------------------------------------
 
@@ -107,50 +137,65 @@ class DynamoDBJobs:
     ) -> Sequence[ClaimResult]:
         """Claim jobs; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
         pairs = list(zip(jobs, claim_ids, strict=True))
-        updates = [[{"Update": self._claim_update(j, c, now)}] for j, c in pairs]
 
-        def verdict(
-            index: int, written: bool, old: Item | None, failed: _Failed | None
-        ) -> ClaimResult:
-            job, claim_id = pairs[index]
-            if written or (old and text(old, JobAttr.CLAIM_ID) == claim_id):
-                return Claimed(job, claim_id)
-            if old:
-                return judge_refused_claim(
-                    job,
-                    status=JobStatus(text(old, JobAttr.STATUS)),
-                    recorded_dispatch=int(number(old, JobAttr.DISPATCH)),
-                    lease_ends=number(old, JobAttr.CLAIM_EXPIRES_AT),
-                )
-            return ClaimUnknown(failed.reason if failed else "the record is empty")
+        def move(job: JobMessage, claim_id: str) -> _Move:
+            return _Move(
+                job_id=job.job_id,
+                make=lambda: self._claim(job, claim_id, now),
+                # who claims a job that is too old only closes it
+                takes_slot=now - job.queued_at <= self._deadline,
+                repository=job.repository,
+            )
 
-        return self._write_all(updates, verdict)
+        outcomes = self._write([move(job, claim_id) for job, claim_id in pairs])
+        return [
+            _claim_result(job, claim_id, outcome)
+            for (job, claim_id), outcome in zip(pairs, outcomes, strict=True)
+        ]
+
+    def wait(self, jobs: Sequence[JobMessage], *, now: float) -> Sequence[bool]:
+        """Record jobs that found no slot; see ``ClaimsJobs``."""
+
+        def make(job: JobMessage) -> Expression:
+            sources, target = TRANSITIONS[Move.WAIT]
+            expression = Expression()
+            expression.set(
+                {
+                    JobAttr.STATUS: target.value,
+                    **self._facts(job, now),
+                    JobAttr.NOT_BEFORE: job.not_before,
+                    # as if it had been claimed and released
+                    JobAttr.CLAIM_EXPIRES_AT: now,
+                }
+            )
+            expression.remove((JobAttr.CLAIM_ID, *_FORMER_ATTRIBUTES))
+            expression.require(_is_claimable(expression, sources, job, now))
+            return expression
+
+        moves = [
+            _Move(
+                job_id=job.job_id,
+                make=lambda job=job: make(job),  # type: ignore[misc]  # bound in the loop
+                gives_slot=True,
+                repository=job.repository,
+            )
+            for job in jobs
+        ]
+        return [isinstance(outcome, Written) for outcome in self._write(moves)]
 
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
     ) -> Sequence[bool | None]:
         """Record launches; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
-        updates = [
-            [{"Update": self._launch_update(launch, now)}, *further] for launch, further in launches
+        moves = [
+            _Move(job_id=launch.job.job_id, make=self._launch(launch, now), further=further)
+            for launch, further in launches
         ]
-
-        def verdict(
-            index: int, written: bool, old: Item | None, failed: _Failed | None
-        ) -> bool | None:
-            launch = launches[index][0]
-            if written or (old and text(old, JobAttr.INSTANCE_ID) == launch.instance_id):
-                return True
-            log.warning(
-                "launch not recorded",
-                extra={
-                    "job_id": launch.job.job_id,
-                    "instance_id": launch.instance_id,
-                    "reason": failed.reason if failed else "the claim was lost",
-                },
-            )
-            return False if failed is None or failed.is_certain else None
-
-        return self._write_all(updates, verdict)
+        outcomes = self._write(moves)
+        return [
+            _is_recorded(launch, outcome)
+            for (launch, _), outcome in zip(launches, outcomes, strict=True)
+        ]
 
     def release(self, job: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
         """Hand a claimed job back; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
@@ -159,24 +204,28 @@ class DynamoDBJobs:
 
     def expire(self, job: JobMessage, claim_id: str, *, error: str, now: float) -> bool:
         """Give a claimed job up; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
-        values = {
-            JobAttr.ERROR: error,
-            JobAttr.COMPLETED_AT: now,
-            JobAttr.UPDATED_AT: now,
-            JobAttr.EXPIRES_AT: now + self._retention,
-        }
-        return self._move_claimed(Move.EXPIRE, job, claim_id, values)
+        return self._move_claimed(Move.EXPIRE, job, claim_id, self._closing(error, now))
 
     def _move_claimed(
         self, move: Move, job: JobMessage, claim_id: str, values: Mapping[JobAttr, Any]
     ) -> bool:
-        update = self._update(str(job.job_id), move, values, where={JobAttr.CLAIM_ID: claim_id})
-        (done,) = self._write_all([[{"Update": update}]], lambda _i, written, _old, _e: written)
-        return done
+        where = {JobAttr.CLAIM_ID: claim_id}
+        (outcome,) = self._write(
+            [
+                _Move(
+                    job_id=job.job_id,
+                    make=lambda: _moved(move, values, where),
+                    gives_slot=True,
+                    has_slot=True,
+                    repository=job.repository,
+                )
+            ]
+        )
+        return isinstance(outcome, Written)
 
-    def _claim_update(self, job: JobMessage, claim_id: str, now: float) -> dict[str, Any]:
-        values: dict[JobAttr, Any] = {
-            JobAttr.STATUS: JobStatus.CLAIMED.value,
+    def _facts(self, job: JobMessage, now: float) -> dict[JobAttr, Any]:
+        """Return what a message tells of its job."""
+        return {
             JobAttr.RUN_ID: job.run_id,
             JobAttr.RUN_ATTEMPT: job.run_attempt,
             JobAttr.REPOSITORY: job.repository,
@@ -186,37 +235,30 @@ class DynamoDBJobs:
             JobAttr.INSTALLATION_ID: job.installation_id,
             JobAttr.DISPATCH: job.dispatch,
             JobAttr.REQUEUES: job.requeues,
+            # never taken back: spot was interrupted once
+            JobAttr.ON_DEMAND: 1 if job.on_demand else None,
             JobAttr.QUEUED_AT: job.queued_at,
             JobAttr.DEADLINE: job.queued_at + self._deadline,
-            JobAttr.CLAIM_ID: claim_id,
-            JobAttr.CLAIM_EXPIRES_AT: now + self._lease,
-            JobAttr.CLAIMED_AT: now,
             JobAttr.UPDATED_AT: now,
         }
-        expression = _Expression()
-        assignments = expression.assignments(values)
-        removed = ", ".join(
-            expression.name(a) for a in (*_INSTANCE_ATTRIBUTES, *_ENDING_ATTRIBUTES)
-        )
-        key, status = expression.name(JobAttr.ID), expression.name(JobAttr.STATUS)
-        queued = expression.value(JobStatus.QUEUED.value)
-        claimed = expression.value(JobStatus.CLAIMED.value)
-        lease, dispatch = (
-            expression.name(JobAttr.CLAIM_EXPIRES_AT),
-            expression.name(JobAttr.DISPATCH),
-        )
-        condition = (
-            f"attribute_not_exists({key}) OR ({dispatch} <= {expression.value(job.dispatch)} AND "
-            f"({status} = {queued} OR "
-            f"({status} = {claimed} AND {lease} < {expression.value(now)}))) OR "
-            # GitHub queued it anew, say once it was approved, after its instance had ended idle
-            f"attribute_exists({expression.name(JobAttr.UNSERVED)})"
-        )
-        return self._request(
-            str(job.job_id), f"SET {assignments} REMOVE {removed}", condition, expression
-        )
 
-    def _launch_update(self, launch: Launch, now: float) -> dict[str, Any]:
+    def _claim(self, job: JobMessage, claim_id: str, now: float) -> Expression:
+        sources, target = TRANSITIONS[Move.CLAIM]
+        expression = Expression()
+        expression.set(
+            {
+                JobAttr.STATUS: target.value,
+                **self._facts(job, now),
+                JobAttr.CLAIM_ID: claim_id,
+                JobAttr.CLAIM_EXPIRES_AT: now + self._lease,
+                JobAttr.CLAIMED_AT: now,
+            }
+        )
+        expression.remove((JobAttr.NOT_BEFORE, *_FORMER_ATTRIBUTES))
+        expression.require(_is_claimable(expression, sources, job, now))
+        return expression
+
+    def _launch(self, launch: Launch, now: float) -> Callable[[], Expression]:
         values = {
             JobAttr.INSTANCE_ID: launch.instance_id,
             JobAttr.INSTANCE_TYPE: launch.instance_type,
@@ -224,15 +266,15 @@ class DynamoDBJobs:
             JobAttr.CAPACITY_TYPE: launch.capacity_type,
             JobAttr.RUNNER_NAME: launch.runner_name,
             JobAttr.POOL: launch.pool,
+            JobAttr.NO_RERUN: None if launch.may_rerun else 1,
             JobAttr.LAUNCHED_AT: now,
             JobAttr.UPDATED_AT: now,
         }
-        where = {JobAttr.CLAIM_ID: launch.claim_id}
-        return self._update(str(launch.job.job_id), Move.LAUNCH, values, where=where)
+        return lambda: _moved(Move.LAUNCH, values, {JobAttr.CLAIM_ID: launch.claim_id})
 
     # -- reports -------------------------------------------------------------------------------
 
-    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[bool | None]:
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[Moved]:
         """Move jobs to running; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
         values = {JobAttr.STARTED_AT: now, JobAttr.UPDATED_AT: now}
         return self._move_owned(Move.START, [(report, values, ()) for report in reports])
@@ -243,16 +285,32 @@ class DynamoDBJobs:
         (noted,) = self._move_owned(
             Move.RENEW, [(report, values, ())], unless={JobAttr.RENEWED: report.dispatch}
         )
-        return noted
+        return None if noted is Moved.UNKNOWN else noted is Moved.DONE
 
     def end(
         self, reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]], *, now: float
     ) -> Sequence[bool | None]:
         """Close jobs; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
-        return self._move_owned(
+        moved = self._move_owned(
             Move.END,
             [(report, self._ending(report, now), further) for report, further in reports],
         )
+        return [None if m is Moved.UNKNOWN else m is Moved.DONE for m in moved]
+
+    def end_interrupted(
+        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
+    ) -> bool | None:
+        """Close a job that is to be re-run; see ``EndsJobs``."""
+        (moved,) = self._move_owned(
+            Move.END,
+            [(report, self._ending(report, now), further)],
+            if_absent={
+                JobAttr.INTERRUPTED_AT: now,
+                JobAttr.INTERRUPTION: "reported by its instance",
+                JobAttr.RERUN: Rerun.PENDING.value,
+            },
+        )
+        return None if moved is Moved.UNKNOWN else moved is Moved.DONE
 
     def _ending(self, report: RunnerReport, now: float) -> dict[JobAttr, Any]:
         return {
@@ -265,269 +323,346 @@ class DynamoDBJobs:
             JobAttr.EXPIRES_AT: now + self._retention,
         }
 
-    def requeue(
-        self,
-        report: RunnerReport,
-        further: Sequence[Mapping[str, Any]],
-        *,
-        not_before: float,
-        now: float,
-    ) -> JobMessage | None:
-        """Hand a job back; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
-        values = {JobAttr.NOT_BEFORE: not_before, JobAttr.UPDATED_AT: now}
-        (moved,) = self._move_owned(Move.REQUEUE, [(report, values, further)])
-        if moved is None:
-            raise RecordUnknownError(f"job {report.job_id}: its record could not be written")
-        item = self._get(report.job_id)
-        if not _is_requeued_by(item, report):
-            return None
-        return _requeued(item)
-
-    def rescue(
-        self, job_id: int, *, is_launched: bool, not_before: float, now: float
-    ) -> JobMessage | None:
-        """Hand a job back whose runner is another job's; see ``EndsJobs``."""
-        item = self._get(job_id)
-        status = text(item, JobAttr.STATUS)
-        wanted = {JobStatus.LAUNCHED} if is_launched else {JobStatus.RUNNING, JobStatus.COMPLETED}
-        dispatch = int(number(item, JobAttr.DISPATCH))
-        instance_id = text(item, JobAttr.INSTANCE_ID)
-        if status in wanted:
-            values = {JobAttr.NOT_BEFORE: not_before, JobAttr.UPDATED_AT: now}
-            where = {JobAttr.INSTANCE_ID: instance_id, JobAttr.DISPATCH: dispatch}
-            update = self._update(str(job_id), Move.RESCUE, values, where=where)
-            (failed,) = self._write_all([[{"Update": update}]], lambda _i, _w, _o, failed: failed)
-            if failed:
-                raise RecordUnknownError(f"job {job_id}: its record could not be written")
-            item = self._get(job_id)
-        is_handed_back = (
-            text(item, JobAttr.STATUS) == JobStatus.QUEUED
-            and text(item, JobAttr.INSTANCE_ID) == instance_id != ""
-            and int(number(item, JobAttr.DISPATCH)) == dispatch
-        )
-        return _requeued(item) if is_handed_back else None
-
     def read(self, job_id: int) -> JobMessage | None:
-        """Read the message that dispatched a job; see ``EndsJobs``."""
-        item = self._get(job_id)
-        return job_from_item(item) if item else None
-
-    def _get(self, job_id: int) -> Item:
-        try:
-            answer = self._client.get_item(
-                TableName=self._table, Key=_key(str(job_id)), ConsistentRead=True
-            )
-        except (ClientError, BotoCoreError) as error:
-            raise RecordUnknownError(f"job {job_id}: its record could not be read") from error
-        item: Item = answer.get("Item", {})
-        return item
+        """Read the message that dispatched a job; see ``NotesRenewals``."""
+        record = self._reader.get(job_id)
+        return record.job if record else None
 
     def _move_owned(
         self,
         move: Move,
         moves: Sequence[tuple[RunnerReport, Mapping[JobAttr, Any], Sequence[Mapping[str, Any]]]],
         *,
-        unless: Mapping[JobAttr, Any] = MappingProxyType({}),
-    ) -> list[bool | None]:
+        unless: Mapping[JobAttr, Any] | None = None,
+        if_absent: Mapping[JobAttr, Any] | None = None,
+    ) -> list[Moved]:
         """Move jobs that belong to the instances that report; none of another owner's."""
         if len({report.job_id for report, _, _ in moves}) < len(moves):
             # one transaction takes no two writes of one item: two reports of a job go one by one
             return [self._move_owned(move, [single])[0] for single in moves]
-        groups: list[list[Mapping[str, Any]]] = []
-        for report, values, further in moves:
+
+        def build(report: RunnerReport, values: Mapping[JobAttr, Any]) -> Expression:
             where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
-            update = self._update(str(report.job_id), move, values, where=where, unless=unless)
-            groups.append([{"Update": update}, *further])
+            expression = _moved(move, values, where)
+            expression.set_if_absent(if_absent or {})
+            for attribute, value in (unless or {}).items():
+                name = expression.name(attribute)
+                other = f"{name} <> {expression.value(value)}"
+                expression.require(f"attribute_not_exists({name}) OR {other}")
+            return expression
 
-        def verdict(
-            _index: int, written: bool, _old: Item | None, failed: _Failed | None
-        ) -> bool | None:
-            if written:
-                return True
-            return None if failed else False
+        outcomes = self._write(
+            [
+                _Move(
+                    job_id=report.job_id,
+                    make=lambda report=report, values=values: build(report, values),  # type: ignore[misc]  # bound in the loop
+                    further=further,
+                    gives_slot=move is Move.END,
+                )
+                for report, values, further in moves
+            ]
+        )
+        return [_of_owner(r, o) for (r, _, _), o in zip(moves, outcomes, strict=True)]
 
-        return self._write_all(groups, verdict) if groups else []
+    # -- dispatching again and closing ---------------------------------------------------------
+
+    def hand_back(
+        self,
+        observed: JobRecord,
+        message: JobMessage,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        now: float,
+    ) -> JobMessage | None:
+        """Make a record claimable by a message; see ``HandsJobsBack``."""
+        move = Move.RESEND if observed.status is JobStatus.QUEUED else Move.REDISPATCH
+        _, target = TRANSITIONS[move]
+
+        def make() -> Expression:
+            expression = Expression()
+            expression.set(
+                {
+                    JobAttr.STATUS: target.value,
+                    JobAttr.DISPATCH: message.dispatch,
+                    JobAttr.REQUEUES: message.requeues,
+                    JobAttr.NOT_BEFORE: message.not_before,
+                    JobAttr.ON_DEMAND: 1 if message.on_demand else None,
+                    JobAttr.UPDATED_AT: now,
+                }
+            )
+            # its instance stays: by that a repetition is known, and late events find their job
+            expression.remove((*_CLAIM_ATTRIBUTES, *_ENDING_ATTRIBUTES))
+            expression.require_equal(_seen(observed))
+            return expression
+
+        old = self._move_observed(observed, make, further)
+        if old is None:
+            return message
+        record = record_from_item(old) if old else None
+        if record and _is_handed_back(record, observed, message):
+            return record.pending
+        return None
+
+    def give_up(
+        self,
+        observed: JobRecord,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        error: str,
+        now: float,
+    ) -> bool:
+        """Close a record for good; see ``HandsJobsBack``."""
+        _, target = TRANSITIONS[Move.GIVE_UP]
+
+        def make() -> Expression:
+            expression = Expression()
+            expression.set({JobAttr.STATUS: target.value, **self._closing(error, now)})
+            # GitHub may announce it anew, but each try of it has cost an instance
+            expression.remove((JobAttr.UNSERVED,))
+            expression.require_equal(_seen(observed))
+            return expression
+
+        old = self._move_observed(observed, make, further)
+        if old is None:
+            return True
+        return (
+            text(old, JobAttr.STATUS) == target
+            and text(old, JobAttr.ERROR) == error
+            and int(number(old, JobAttr.DISPATCH)) == observed.job.dispatch
+        )
+
+    def cancel(self, ended: JobEndedMessage, *, now: float) -> JobRecord | None:
+        """Close a job that ended at GitHub; see ``ClosesJobs``."""
+        for _ in range(_LOOKS):
+            before = self._reader.get(ended.job_id)
+            if before is not None and before.status not in TRANSITIONS[Move.CANCEL][0]:
+                return before
+            if self._is_cancelled(ended, before, now):
+                return before
+        raise RecordUnknownError(f"job {ended.job_id}: its record moves on all the time")
+
+    def _is_cancelled(self, ended: JobEndedMessage, before: JobRecord | None, now: float) -> bool:
+        """Close the record as it was read; False when it is another by now."""
+        seen = before or JobRecord(job=_unseen(ended), status=JobStatus.QUEUED)
+
+        def make() -> Expression:
+            expression = Expression()
+            expression.set(
+                {
+                    JobAttr.STATUS: TRANSITIONS[Move.CANCEL][1].value,
+                    JobAttr.OUTCOME: "cancelled",
+                    **self._closing(f"GitHub says {ended.conclusion} before a runner had it", now),
+                }
+            )
+            if before is not None:
+                expression.require_equal(_seen(before))
+                return expression
+            expression.set(
+                {
+                    JobAttr.RUN_ID: ended.run_id,
+                    JobAttr.RUN_ATTEMPT: ended.run_attempt,
+                    JobAttr.REPOSITORY: ended.repository,
+                    JobAttr.LABELS: list(ended.labels),
+                    JobAttr.INSTALLATION_ID: ended.installation_id,
+                    JobAttr.DISPATCH: 0,
+                }
+            )
+            expression.require(f"attribute_not_exists({expression.name(JobAttr.ID)})")
+            return expression
+
+        return self._move_observed(seen, make, ()) is None
+
+    def _closing(self, error: str, now: float) -> dict[JobAttr, Any]:
+        return {
+            JobAttr.ERROR: error,
+            JobAttr.COMPLETED_AT: now,
+            JobAttr.UPDATED_AT: now,
+            JobAttr.EXPIRES_AT: now + self._retention,
+        }
+
+    def _move_observed(
+        self,
+        observed: JobRecord,
+        make: Callable[[], Expression],
+        further: Sequence[Mapping[str, Any]],
+    ) -> Item | None:
+        """Let a record leave the states that hold a slot.
+
+        Returns nothing when that succeeded, else the item that refused.
+
+        Raises:
+            RecordUnknownError: If it is unknown whether it was written.
+        """
+        (outcome,) = self._write(
+            [
+                _Move(
+                    job_id=observed.job.job_id,
+                    make=make,
+                    further=further,
+                    gives_slot=True,
+                    has_slot=observed.has_slot,
+                    repository=observed.job.repository,
+                )
+            ]
+        )
+        if isinstance(outcome, Written):
+            return None
+        if isinstance(outcome, Refused):
+            return outcome.item
+        raise RecordUnknownError(f"job {observed.job.job_id}: its record could not be written")
 
     # -- writing -------------------------------------------------------------------------------
 
-    def _update(
-        self,
-        job_id: str,
-        move: Move,
-        values: Mapping[JobAttr, Any],
-        *,
-        where: Mapping[JobAttr, Any],
-        unless: Mapping[JobAttr, Any] = MappingProxyType({}),
-    ) -> dict[str, Any]:
-        """Return the update of one move, allowed only from the states of the transition table."""
-        sources, target = TRANSITIONS[move]
-        expression = _Expression()
-        assignments = expression.assignments({JobAttr.STATUS: target.value, **values})
-        status = expression.name(JobAttr.STATUS)
-        options = ", ".join(expression.value(s.value) for s in sorted(sources))
-        conditions = [f"{status} IN ({options})"]
-        conditions += [
-            f"{expression.name(attr)} = {expression.value(value)}" for attr, value in where.items()
-        ]
-        for attr, value in unless.items():
-            name = expression.name(attr)
-            conditions.append(
-                f"(attribute_not_exists({name}) OR {name} <> {expression.value(value)})"
+    def _write(self, moves: Sequence[_Move]) -> list[Outcome]:
+        """Write moves; one that met a record with, or without, a slot by surprise is built anew."""
+        if not moves:
+            return []
+        outcomes = self._writer.write([self._group(move) for move in moves])
+        if self._caps is None:
+            return outcomes
+        surprised: dict[int, _Move] = {}
+        for index, (move, outcome) in enumerate(zip(moves, outcomes, strict=True)):
+            if isinstance(outcome, Refused) and (move.takes_slot or move.gives_slot):
+                has_slot = number(outcome.item, JobAttr.SLOT) > 0
+                if has_slot is not move.has_slot:
+                    repository = text(outcome.item, JobAttr.REPOSITORY) or move.repository
+                    surprised[index] = replace(move, has_slot=has_slot, repository=repository)
+        if surprised:
+            again = self._writer.write([self._group(move) for move in surprised.values()])
+            for index, outcome in zip(surprised, again, strict=True):
+                outcomes[index] = outcome
+        return outcomes
+
+    def _group(self, move: _Move) -> Group:
+        """Return the writes of a move, with what it changes of slots."""
+        expression = move.make()
+        slots = 0
+        if self._caps is not None and (move.takes_slot or move.gives_slot):
+            slot = expression.name(JobAttr.SLOT)
+            expression.require(
+                f"attribute_exists({slot})" if move.has_slot else f"attribute_not_exists({slot})"
             )
-        return self._request(job_id, f"SET {assignments}", " AND ".join(conditions), expression)
-
-    def _request(
-        self, job_id: str, update: str, condition: str, expression: _Expression
-    ) -> dict[str, Any]:
-        return {
-            "TableName": self._table,
-            "Key": _key(job_id),
-            "UpdateExpression": update,
-            "ConditionExpression": condition,
-            "ExpressionAttributeNames": expression.names,
-            "ExpressionAttributeValues": expression.values,
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        }
-
-    def _write_all(
-        self,
-        groups: Sequence[Sequence[Mapping[str, Any]]],
-        verdict: Callable[[int, bool, Item | None, _Failed | None], T],
-    ) -> list[T]:
-        """Write groups of actions, each group all or nothing, with as few calls as possible.
-
-        ``verdict`` gets the index of a group, whether it was written, the item that refused its
-        condition (``None`` when that is not why), and any other failure.
-        """
-        outcome = self._transact([action for group in groups for action in group])
-        if outcome is None:
-            return [verdict(i, True, None, None) for i in range(len(groups))]
-        if isinstance(outcome, _Failed):
-            if not outcome.is_invalid or len(groups) == 1:
-                return [verdict(i, False, None, outcome) for i in range(len(groups))]
-            outcome = {}  # the bad one must not spoil the others
-        results: list[T] = []
-        position = 0
-        for index, group in enumerate(groups):
-            old = outcome.get(position)
-            position += len(group)
-            if old is not None or len(groups) == 1:
-                cancelled = _Failed("the transaction was cancelled", is_certain=True)
-                results.append(verdict(index, False, old, None if old is not None else cancelled))
-            else:  # cancelled because of another group
-                results += self._write_all([group], lambda _i, *rest, at=index: verdict(at, *rest))
-        return results
-
-    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> _Failed | dict[int, Item] | None:
-        """Write actions in one transaction.
-
-        Returns nothing when they are written; the items that refused their condition, by position,
-        when the transaction was cancelled; else how it failed.
-        """
-        try:
-            self._client.transact_write_items(TransactItems=list(actions))
-        except ClientError as error:
-            if "CancellationReasons" not in error.response:
-                return _failed(error)
-            return {
-                position: reason.get("Item", {})
-                for position, reason in enumerate(error.response["CancellationReasons"])
-                if reason.get("Code") == _REFUSED
-            }
-        except BotoCoreError as error:
-            return _Failed(str(error))
-        return None
+            if move.takes_slot and not move.has_slot:
+                expression.set({JobAttr.SLOT: 1})
+                slots = 1
+            if move.gives_slot and move.has_slot:
+                expression.remove((JobAttr.SLOT,))
+                slots = -1
+        update = {"Update": expression.request(self._table, move.job_id)}
+        return Group([update, *move.further], slots, move.repository)
 
 
-def _failed(error: ClientError) -> _Failed:
-    code = error.response["Error"].get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return _Failed(
-        str(error),
-        # an earlier attempt of the same call may still be under way
-        is_certain=status in _CLIENT_ERRORS and code != "TransactionInProgressException",
-        is_invalid=code in _INVALID,
-    )
+def _moved(move: Move, values: Mapping[JobAttr, Any], where: Mapping[JobAttr, Any]) -> Expression:
+    """Return the update of a move, allowed only from the states of the transition table."""
+    sources, target = TRANSITIONS[move]
+    expression = Expression()
+    expression.set({JobAttr.STATUS: target.value, **values})
+    options = ", ".join(expression.value(s.value) for s in sorted(sources))
+    expression.require(f"{expression.name(JobAttr.STATUS)} IN ({options})")
+    expression.require_equal(where)
+    return expression
 
 
-class _Expression:
-    """Names and values of one DynamoDB expression; every name is aliased (many are reserved)."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-        self.values: dict[str, Any] = {}
-
-    def name(self, attribute: JobAttr) -> str:
-        alias = f"#{attribute.name.lower()}"
-        self.names[alias] = attribute.value
-        return alias
-
-    def value(self, value: Any) -> str:
-        alias = f":v{len(self.values)}"
-        self.values[alias] = to_attribute(value)
-        return alias
-
-    def assignments(self, values: Mapping[JobAttr, Any]) -> str:
-        """Return ``a = :a, …`` for the values that are there; ``None`` and "" are left out."""
-        kept = ((a, v) for a, v in values.items() if v is not None and v != "")
-        return ", ".join(f"{self.name(a)} = {self.value(v)}" for a, v in kept)
-
-
-def to_attribute(value: Any) -> dict[str, Any]:
-    """Return DynamoDB's form of a text, number or list.
-
-    Example:
-        >>> to_attribute([1, "a"])
-        {'L': [{'N': '1'}, {'S': 'a'}]}
-    """
-    if isinstance(value, str):
-        return {"S": value}
-    if isinstance(value, int | float):
-        return {"N": repr(value)}
-    return {"L": [to_attribute(v) for v in value]}
-
-
-def text(item: Item, attribute: JobAttr) -> str:
-    """Return a text attribute, or "" when the item has none."""
-    return str(item.get(attribute.value, {}).get("S", ""))
-
-
-def number(item: Item, attribute: JobAttr) -> float:
-    """Return a number attribute, or 0 when the item has none."""
-    return float(item.get(attribute.value, {}).get("N", 0))
-
-
-def job_from_item(item: Item) -> JobMessage:
-    """Return the message that dispatched a job, from its record."""
-    installation = int(number(item, JobAttr.INSTALLATION_ID))
-    return JobMessage(
-        job_id=int(text(item, JobAttr.ID)),
-        run_id=int(number(item, JobAttr.RUN_ID)),
-        run_attempt=int(number(item, JobAttr.RUN_ATTEMPT)),
-        repository=text(item, JobAttr.REPOSITORY),
-        labels=tuple(v["S"] for v in item[JobAttr.LABELS.value]["L"]),
-        queued_at=number(item, JobAttr.QUEUED_AT),
-        installation_id=installation or None,
-        workflow_name=text(item, JobAttr.WORKFLOW),
-        job_name=text(item, JobAttr.NAME),
-        dispatch=int(number(item, JobAttr.DISPATCH)),
-        requeues=int(number(item, JobAttr.REQUEUES)),
-    )
-
-
-def _requeued(item: Item) -> JobMessage:
-    """Return the message that dispatches a job again, from the record that was handed back."""
-    job = replace(job_from_item(item), requeues=int(number(item, JobAttr.REQUEUES)) + 1)
-    return job.again(not_before=number(item, JobAttr.NOT_BEFORE))
-
-
-def _is_requeued_by(item: Item, report: RunnerReport) -> bool:
+def _is_claimable(
+    expression: Expression, sources: frozenset[JobStatus], job: JobMessage, now: float
+) -> str:
+    """Return the condition under which a job may be claimed by a message."""
+    key, status = expression.name(JobAttr.ID), expression.name(JobAttr.STATUS)
+    lease, dispatch = expression.name(JobAttr.CLAIM_EXPIRES_AT), expression.name(JobAttr.DISPATCH)
+    options = ", ".join(expression.value(s.value) for s in sorted(sources))
+    claimed = expression.value(JobStatus.CLAIMED.value)
     return (
-        text(item, JobAttr.STATUS) == JobStatus.QUEUED
-        and text(item, JobAttr.INSTANCE_ID) == report.instance_id
-        and int(number(item, JobAttr.DISPATCH)) == report.dispatch
+        f"attribute_not_exists({key}) OR ({dispatch} <= {expression.value(job.dispatch)} AND "
+        f"({status} IN ({options}) OR "
+        f"({status} = {claimed} AND {lease} < {expression.value(now)}))) OR "
+        # GitHub queued it anew, say once it was approved, after its instance had ended idle
+        f"attribute_exists({expression.name(JobAttr.UNSERVED)})"
     )
 
 
-def _key(job_id: str) -> dict[str, Any]:
-    return {JobAttr.ID.value: {"S": job_id}}
+def _claim_result(job: JobMessage, claim_id: str, outcome: Outcome) -> ClaimResult:
+    match outcome:
+        case Written():
+            return Claimed(job, claim_id)
+        case Full(scope):
+            return NoSlot(scope)
+        case Failed(reason):
+            return ClaimUnknown(reason)
+        case Refused(item) if text(item, JobAttr.CLAIM_ID) == claim_id:
+            return Claimed(job, claim_id)
+        case Refused(item) if item:
+            return judge_refused_claim(
+                job,
+                status=JobStatus(text(item, JobAttr.STATUS)),
+                recorded_dispatch=int(number(item, JobAttr.DISPATCH)),
+                lease_ends=number(item, JobAttr.CLAIM_EXPIRES_AT),
+            )
+    return ClaimUnknown("the record is empty")
+
+
+def _is_recorded(launch: Launch, outcome: Outcome) -> bool | None:
+    if isinstance(outcome, Written):
+        return True
+    item: Item = outcome.item if isinstance(outcome, Refused) else {}
+    if text(item, JobAttr.INSTANCE_ID) == launch.instance_id:
+        return True
+    failed = outcome if isinstance(outcome, Failed) else None
+    log.warning(
+        "launch not recorded",
+        extra={
+            "job_id": launch.job.job_id,
+            "instance_id": launch.instance_id,
+            "reason": failed.reason if failed else "the claim was lost",
+        },
+    )
+    return False if failed is None or failed.is_certain else None
+
+
+def _of_owner(report: RunnerReport, outcome: Outcome) -> Moved:
+    """Say what became of a report's move."""
+    match outcome:
+        case Written():
+            return Moved.DONE
+        case Refused(item):
+            is_owner = (
+                text(item, JobAttr.INSTANCE_ID) == report.instance_id
+                # its job may have been dispatched again since
+                and number(item, JobAttr.DISPATCH) >= report.dispatch
+            )
+            return Moved.KNOWN if is_owner else Moved.REFUSED
+    return Moved.UNKNOWN
+
+
+def _seen(observed: JobRecord) -> dict[JobAttr, Any]:
+    """Return what a record must still be for what was decided about it."""
+    seen: dict[JobAttr, Any] = {
+        JobAttr.STATUS: observed.status.value,
+        JobAttr.DISPATCH: observed.job.dispatch,
+        JobAttr.INSTANCE_ID: observed.instance_id,
+    }
+    if observed.status is JobStatus.CLAIMED:  # another worker may have claimed the same message
+        seen[JobAttr.CLAIM_EXPIRES_AT] = observed.claim_expires_at
+    return seen
+
+
+def _is_handed_back(record: JobRecord, observed: JobRecord, message: JobMessage) -> bool:
+    """Tell whether an earlier try with the same observed record wrote what is there."""
+    return (
+        record.status is JobStatus.QUEUED
+        and record.instance_id == observed.instance_id
+        and (record.job.dispatch, record.job.requeues) == (message.dispatch, message.requeues)
+        and not record.claim_expires_at
+    )
+
+
+def _unseen(ended: JobEndedMessage) -> JobMessage:
+    """Return what is known of a job that has no record."""
+    return JobMessage(
+        job_id=ended.job_id,
+        run_id=ended.run_id,
+        run_attempt=ended.run_attempt,
+        repository=ended.repository,
+        labels=ended.labels,
+        installation_id=ended.installation_id,
+        queued_at=0.0,
+    )

@@ -3,18 +3,28 @@
 ::
 
     (none) ──claim──> claimed ──launch──> launched ──start──> running ──end──> completed
-                      │   ^                  │                   │
-                      │   └────claim─────────┼───────────────────┼── (expired lease, or queued)
-                      ├─release─> queued <───┴─requeue, rescue───┘
-                      └─expire──> expired
+      │               │ ^ │ ^                │                   │                │
+      │               │ │ │ └─claim──────────┼───────────────────┼────────────────┼─ (expired lease)
+      │               │ │ └─expire─> expired <──── give up ──────┴────────────────┤
+      │               │ │                    │                   │                │
+      │            release                   │                   │                │
+      │               v claim                │                   │                │
+      └──wait──────> queued <────────────────┴──── redispatch ───┴────────────────┘
+
+- *redispatch* is one path for all causes (``redispatch.py``), also from a claim that ended long
+  ago; *give up* is its end, once budget or time is spent, and may start from any state but expired.
+- *wait*: there is no free slot under a cap. A waiting job has the state of one that was released.
+- *cancel* closes (as completed) a job that is queued, claimed or launched, as it ended at GitHub.
+- A completed job that no instance served is claimed once more when GitHub queues it anew.
 
 Every move is one conditional write (``dynamodb.py``) that names the states it may start from, so
-two workers that disagree cannot both succeed.
+two workers that disagree cannot both succeed. A job holds a slot (where runners are capped) from
+its claim until it leaves claimed, launched or running; each move changes both in one transaction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from runsfleet_runtime.contract.messages import JobMessage
@@ -35,34 +45,44 @@ class Move(StrEnum):
     """What may happen to a job."""
 
     CLAIM = "claim"
+    WAIT = "wait"
     LAUNCH = "launch"
     RELEASE = "release"
     EXPIRE = "expire"
     RENEW = "renew"
     START = "start"
     END = "end"
-    REQUEUE = "requeue"
-    RESCUE = "rescue"
+    REDISPATCH = "redispatch"
+    RESEND = "resend"
+    GIVE_UP = "give_up"
+    CANCEL = "cancel"
 
 
 TRANSITIONS: dict[Move, tuple[frozenset[JobStatus], JobStatus]] = {
     # claim also takes a CLAIMED job whose lease ended, a COMPLETED one that no instance served and
     # that GitHub queues anew, and a job without a record
     Move.CLAIM: (frozenset({JobStatus.QUEUED}), JobStatus.CLAIMED),
+    # what may be claimed may wait
+    Move.WAIT: (frozenset({JobStatus.QUEUED}), JobStatus.QUEUED),
     Move.LAUNCH: (frozenset({JobStatus.CLAIMED}), JobStatus.LAUNCHED),
     Move.RELEASE: (frozenset({JobStatus.CLAIMED}), JobStatus.QUEUED),
     Move.EXPIRE: (frozenset({JobStatus.CLAIMED}), JobStatus.EXPIRED),
     Move.RENEW: (frozenset({JobStatus.LAUNCHED}), JobStatus.LAUNCHED),  # once for each dispatch
     Move.START: (frozenset({JobStatus.LAUNCHED}), JobStatus.RUNNING),
     Move.END: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.COMPLETED),
-    Move.REQUEUE: (frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING}), JobStatus.QUEUED),
-    # its runner serves, or served, another job of the same run whose own runner was lost
-    Move.RESCUE: (
-        frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING, JobStatus.COMPLETED}),
-        JobStatus.QUEUED,
+    # a claimed job only once its claim ended; an expired one only by an operator
+    Move.REDISPATCH: (frozenset(JobStatus) - {JobStatus.QUEUED}, JobStatus.QUEUED),
+    Move.RESEND: (frozenset({JobStatus.QUEUED}), JobStatus.QUEUED),
+    Move.GIVE_UP: (frozenset(JobStatus) - {JobStatus.EXPIRED}, JobStatus.EXPIRED),
+    Move.CANCEL: (
+        frozenset({JobStatus.QUEUED, JobStatus.CLAIMED, JobStatus.LAUNCHED}),
+        JobStatus.COMPLETED,
     ),
 }
 """Each move: the states that it may start from, and the one that it leads to."""
+
+HOLDS_SLOT = frozenset({JobStatus.CLAIMED, JobStatus.LAUNCHED, JobStatus.RUNNING})
+"""States in which a job counts towards the caps on runners."""
 
 TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.EXPIRED})
 
@@ -109,6 +129,8 @@ class JobRecord:
         outcome: How its instance ended; empty when it did not.
         interrupted_at: Epoch seconds at which EC2 announced, or made, an end; 0 when it did not.
         rerun: State of its re-run; ``None`` when none is needed.
+        may_rerun: Whether it may be re-run at all; its label may forbid that by ``retry=false``.
+        has_slot: Whether it counts towards the caps on runners.
     """
 
     job: JobMessage
@@ -128,6 +150,20 @@ class JobRecord:
     outcome: str = ""
     interrupted_at: float = 0.0
     rerun: Rerun | None = None
+    may_rerun: bool = True
+    has_slot: bool = False
+
+    @property
+    def pending(self) -> JobMessage:
+        """The message that a queued job waits for.
+
+        Dispatch hands a job back with the record as its own message knew it, so that this message
+        can still claim it should the next one not be sent. Who dispatches a job again has no such
+        message: the record then is the new message's already, and names no claim.
+        """
+        if self.claim_expires_at:
+            return self.job.again(not_before=self.not_before)
+        return replace(self.job, not_before=self.not_before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +195,14 @@ class ClaimUnknown:
     error: str
 
 
-ClaimResult = Claimed | Settled | HeldByOther | ClaimUnknown
+@dataclass(frozen=True, slots=True)
+class NoSlot:
+    """The job may be launched, but not before another runner of this capped scope ends."""
+
+    scope: str
+
+
+ClaimResult = Claimed | Settled | HeldByOther | ClaimUnknown | NoSlot
 
 
 def judge_refused_claim(
@@ -201,3 +244,4 @@ class Launch:
     capacity_type: str
     runner_name: str
     pool: str | None
+    may_rerun: bool = True

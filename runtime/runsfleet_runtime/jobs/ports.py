@@ -7,7 +7,13 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RunnerReport
-from runsfleet_runtime.jobs.model import Cause, ClaimResult, JobRecord, JobStatus, Launch
+from runsfleet_runtime.jobs.model import (
+    Cause,
+    ClaimResult,
+    JobRecord,
+    JobStatus,
+    Launch,
+)
 
 
 class RecordUnknownError(Exception):
@@ -21,6 +27,13 @@ class ClaimsJobs(Protocol):
         self, jobs: Sequence[JobMessage], *, claim_ids: Sequence[str], now: float
     ) -> Sequence[ClaimResult]:
         """Claim each job for this worker; one result for each, in order."""
+
+    def wait(self, jobs: Sequence[JobMessage], *, now: float) -> Sequence[bool]:
+        """Record jobs that found no slot as queued until their ``not_before``.
+
+        Afterwards they are as jobs that were claimed and released: the message is a dispatch
+        further. Returns for each whether that is recorded; if not, its message must come back.
+        """
 
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
@@ -37,15 +50,20 @@ class ClaimsJobs(Protocol):
         """Give a claimed job up; False when the claim was lost or the table did not answer."""
 
 
+class Moved(StrEnum):
+    """What became of a report's move."""
+
+    DONE = "done"
+    KNOWN = "known"  # an earlier report of the same instance, or its end, was faster
+    REFUSED = "refused"  # the job is another instance's, or there is none
+    UNKNOWN = "unknown"  # the table did not answer
+
+
 class EndsJobs(Protocol):
     """The records of jobs, as the reports of instances move them."""
 
-    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[bool | None]:
-        """Move launched jobs to running; each job at most once in a call.
-
-        Returns for each whether it was moved: False when it is not this instance's any more (or
-        was moved before), None when the table did not answer.
-        """
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> Sequence[Moved]:
+        """Move launched jobs to running; each job at most once in a call."""
 
     def end(
         self,
@@ -53,49 +71,18 @@ class EndsJobs(Protocol):
         *,
         now: float,
     ) -> Sequence[bool | None]:
-        """Close jobs, each together with further writes; otherwise as :meth:`start`."""
+        """Close jobs, each together with further writes.
 
-    def read(self, job_id: int) -> JobMessage | None:
-        """Return the message that dispatched a job; None when there is no record.
-
-        Raises:
-            RecordUnknownError: If the table did not answer.
+        Returns for each whether it was closed: False when it is not this instance's any more (or
+        was closed before), None when the table did not answer.
         """
 
-    def requeue(
-        self,
-        report: RunnerReport,
-        further: Sequence[Mapping[str, Any]],
-        *,
-        not_before: float,
-        now: float,
-    ) -> JobMessage | None:
-        """Hand a job of an ended instance back, together with further writes.
+    def end_interrupted(
+        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
+    ) -> bool | None:
+        """Close an interrupted job whose re-run is pending from now on; otherwise as :meth:`end`.
 
-        Returns the message to send, the same one however often it is asked for; None when the job
-        is not this instance's any more.
-
-        Raises:
-            RecordUnknownError: If the table did not answer.
-        """
-
-    def rescue(
-        self, job_id: int, *, is_launched: bool, not_before: float, now: float
-    ) -> JobMessage | None:
-        """Hand a job back that GitHub has queued although an instance was launched for it.
-
-        Args:
-            job_id: The job.
-            is_launched: Whether one whose instance has not reported its start is meant, or one
-                whose instance was given a job.
-            not_before: Epoch seconds before which it must not be launched.
-            now: Epoch seconds.
-
-        Returns the message to send, the same one however often it is asked for; None when the job
-        is in no such state.
-
-        Raises:
-            RecordUnknownError: If the table did not answer.
+        A re-run that is awaited already stays as it is.
         """
 
 
@@ -118,7 +105,55 @@ class ReadsJobs(Protocol):
     def in_status(
         self, status: JobStatus, *, updated_before: float, limit: int | None = None
     ) -> Iterator[JobRecord]:
-        """Return the jobs of a status that were last written before then, oldest first."""
+        """Return the jobs of a status that were last written before then, oldest first.
+
+        Args:
+            status: The status.
+            updated_before: Epoch seconds.
+            limit: Look at so many only.
+        """
+
+
+class KnowsRuns(Protocol):
+    """The records of jobs, as dispatch needs those of an earlier attempt."""
+
+    def of_run(self, run_id: int) -> Sequence[JobRecord]:
+        """Return all jobs of a run that have a record; raises ``RecordUnknownError``."""
+
+
+class HandsJobsBack(Protocol):
+    """The records of jobs, as they are dispatched again.
+
+    Each write names what was observed: status, instance and dispatch number. All methods raise
+    :class:`RecordUnknownError` if the table did not answer.
+    """
+
+    def hand_back(
+        self,
+        observed: JobRecord,
+        message: JobMessage,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        now: float,
+    ) -> JobMessage | None:
+        """Make a record claimable by a message, together with further writes.
+
+        Returns the message to send: this one, or the one that an earlier try with the same record
+        made; None when the record is another by now.
+        """
+
+    def give_up(
+        self,
+        observed: JobRecord,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        error: str,
+        now: float,
+    ) -> bool:
+        """Close a record as expired, for good, together with further writes.
+
+        Returns whether it is closed so, by this try or an earlier one of the same reason.
+        """
 
 
 class Redispatched(StrEnum):
@@ -144,7 +179,8 @@ class RedispatchesJobs(Protocol):
     ) -> Redispatched:
         """Make a job's record claimable, then send its message.
 
-        May be repeated with the same ``observed``: the same message is sent again.
+        May be repeated with the same ``observed``, or with the queued record that it made: the same
+        message is sent again.
 
         Args:
             observed: The record as it was read; nothing is done if its status, instance or
@@ -153,6 +189,18 @@ class RedispatchesJobs(Protocol):
             on_demand: Whether spot is out of the question from now on.
             reason: For people.
             further: Writes that belong to it, such as the deletion of a configuration.
+        """
+
+    def resend(self, observed: JobRecord, *, reason: str = "") -> Redispatched:
+        """Send another message for a queued job whose message was lost.
+
+        It has a new dispatch number, so that the queue does not take it for a repetition; should
+        the old message turn up again, it finds that it is outdated. Costs no budget. May be
+        repeated with the same ``observed``: the same message is sent again.
+
+        Args:
+            observed: The record as it was read.
+            reason: For people.
         """
 
 

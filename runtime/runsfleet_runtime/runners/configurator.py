@@ -115,7 +115,7 @@ class RunnerConfigurator:
                 raise RunnerNotConfiguredError(str(error), service="ssm") from error
         return writes
 
-    def discard(self, config: RunnerConfig) -> None:
+    def discard(self, config: RunnerConfig, job: JobMessage, *, deadline: float) -> None:
         """Delete what was stored; see ``ConfiguresRunners``."""
         try:
             self._store.delete(config.instance_id)
@@ -123,7 +123,12 @@ class RunnerConfigurator:
             # the instance is ended and nobody else can read it; it expires or is swept
             _log.warning("configuration not deleted", extra={"error": str(error)})
         try:
-            self._registrar.deregister(config.repository, instance_id=config.instance_id)
+            self._registrar.deregister(
+                config.repository,
+                instance_id=config.instance_id,
+                installation_id=job.installation_id,
+                deadline=deadline,
+            )
         except GitHubError as error:
             # GitHub itself forgets an ephemeral runner that stays offline for a day
             _log.warning("runner not deregistered", extra={"error": str(error)})

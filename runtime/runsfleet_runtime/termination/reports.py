@@ -2,7 +2,7 @@
 
 An ending closes the job and deletes the configuration in one transaction. Only when the runner did
 not serve the job that it was launched for is GitHub asked whether the job is still queued, and then
-the job is dispatched again:
+the job is dispatched again (:mod:`runsfleet_runtime.jobs.redispatch`):
 
 - GitHub binds a runner to labels and not to a job, so another job may have taken the runner, or
   this one's job may have gone to another runner.
@@ -13,34 +13,43 @@ the job is dispatched again:
 A runner that never listened is made up for even when its job runs: on the runner of another job of
 the same run then, which GitHub still has queued.
 
+A job that had started when its instance was interrupted cannot be dispatched again: it fails at
+GitHub. Its record is closed with its re-run pending, and the events function sees to that.
+
 A report is acted on only when its instance and dispatch number are those of the record, so that a
 late report of a former owner changes nothing. All of it may happen twice.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
-from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
+from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RerunMessage, RunnerReport
 from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.contract.runner_versions import Outdated, outdated
 from runsfleet_runtime.github import JobState, KnowsJobStates
-from runsfleet_runtime.jobs.backoff import retry_delay
-from runsfleet_runtime.jobs.ports import EndsJobs, RecordUnknownError, SendsJobs
+from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus, Rerun
+from runsfleet_runtime.jobs.ports import (
+    EndsJobs,
+    Moved,
+    ReadsJobs,
+    RecordUnknownError,
+    Redispatched,
+    RedispatchesJobs,
+)
 from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
 log = get_logger("termination")
 
-MAX_REQUEUES: Final = 5
-"""A job whose instances keep ending without serving it is given up after so many; each try costs an
-instance's boot."""
 _QUESTION_SECONDS: Final = 10.0  # one job's question must not use up the time of all others
 _SIBLINGS: Final = 10  # jobs of a run that are looked at; each costs a read
+_RERUN_SECONDS: Final = 60.0  # GitHub notices the loss of a runner and fails its job
+_OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
+_SERVED: Final = frozenset({JobStatus.RUNNING, JobStatus.COMPLETED})
 _TAKEN: Final = frozenset({JobState.IN_PROGRESS, JobState.COMPLETED})
 _NEVER_LISTENED: Final = frozenset({ReportStatus.BOOTSTRAP_FAILED, ReportStatus.INTERRUPTED})
 
@@ -66,40 +75,50 @@ class RenewsRunners(Protocol):
         """Do so if it may; whether the message is done with."""
 
 
+class SendsReruns(Protocol):
+    """The events queue."""
+
+    def send(self, message: RerunMessage, *, delay: float = 0) -> bool:
+        """Send a message that appears after ``delay`` seconds; whether it is certain to be sent."""
+
+
 class Reports:
     """The use case of the termination function.
 
     Args:
-        records: The jobs table.
+        records: The jobs table, as endings move its records.
+        reader: The jobs table, as it is read.
         runners: The configuration store.
         renewals: Gives runners another registration.
-        queue: The jobs queue.
+        redispatcher: Dispatches a job again.
+        events: The events queue.
         job_states: Asks GitHub for a job's state.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
-        jitter: Returns a random number in [0, 1).
     """
 
     def __init__(
         self,
         *,
         records: EndsJobs,
+        reader: ReadsJobs,
         runners: ForgetsRunners,
         renewals: RenewsRunners,
-        queue: SendsJobs,
+        redispatcher: RedispatchesJobs,
+        events: SendsReruns,
         job_states: KnowsJobStates,
         metrics: CountsMetrics,
         clock: Callable[[], float],
-        jitter: Callable[[], float],
     ) -> None:
         self._records = records
+        self._reader = reader
         self._runners = runners
         self._renewals = renewals
-        self._queue = queue
+        self._redispatcher = redispatcher
+        self._events = events
         self._job_states = job_states
         self._metrics = metrics
         self._clock = clock
-        self._jitter = jitter
 
     def take(self, reports: Sequence[RunnerReport], *, deadline: float) -> list[RunnerReport]:
         """Act on reports.
@@ -120,7 +139,7 @@ class Reports:
         for report in _once([r for r in reports if r.status.is_ending]):
             with _bound(report):
                 try:
-                    if not self._is_requeued(report, deadline):
+                    if not self._is_taken(report, deadline):
                         closing.append(report)
                 except RecordUnknownError as error:
                     log.error("report not taken", extra={"error": str(error)})
@@ -132,38 +151,98 @@ class Reports:
         results = self._records.start(reports, now=self._clock())
         for report, started in zip(reports, results, strict=True):
             with _bound(report):
-                if started is None:
+                if started is Moved.UNKNOWN:
                     again.append(report)
-                elif started:
+                elif started is Moved.DONE:
                     self._metrics.add(Metric.JOBS_STARTED)
                     log.info("started", extra={"timings": report.timings})
+                elif started is Moved.KNOWN:  # twice, or overtaken by the end
+                    log.info("started; known already")
                 else:
                     self._count_refused(report)
         return again
 
-    def _is_requeued(self, report: RunnerReport, deadline: float) -> bool:
-        """Hand the job back if GitHub still has it queued although its runner ended."""
-        if report.has_served or not report.job_id:
+    def _is_taken(self, report: RunnerReport, deadline: float) -> bool:
+        """Act on an ending that asks for more than closing the record; False when it does not.
+
+        Raises:
+            RecordUnknownError: If the report must come again.
+        """
+        is_interrupted = report.status is ReportStatus.INTERRUPTED
+        if not report.job_id or (report.has_served and not is_interrupted):
             return False
-        job = self._records.read(report.job_id)
-        if job is None:
+        record = self._reader.get(report.job_id)
+        if record is None or not _is_owned(record, report):
             return False
-        if job.requeues >= MAX_REQUEUES:
-            log.error("job given up", extra={"requeues": job.requeues})
+        if report.has_served:
+            return self._is_to_be_rerun(record, report)
+        if record.status is JobStatus.QUEUED:
+            # handed back, by an earlier try or by an event; whether its message is out is not
+            # known, and sent twice it is one
+            return self._is_dispatched_again(record, report)
+        if record.status not in _OPEN:
             return False
         state = self._job_states.status(
-            job.repository,
-            job.job_id,
-            job.installation_id,
+            record.job.repository,
+            record.job.job_id,
+            record.job.installation_id,
             deadline=min(deadline, self._clock() + _QUESTION_SECONDS),
         )
         log.info("runner ended without its job", extra={"github": state.value})
-        is_in_doubt = state is JobState.UNKNOWN and (
-            report.status in _NEVER_LISTENED and not report.ran_job
+        has_never_listened = report.status in _NEVER_LISTENED and not report.ran_job
+        if state in _TAKEN and has_never_listened:
+            self._replace_runner(record.job, deadline)
+        is_in_doubt = state is JobState.UNKNOWN and has_never_listened
+        return (state is JobState.QUEUED or is_in_doubt) and self._is_dispatched_again(
+            record, report
         )
-        if state in _TAKEN and report.status in _NEVER_LISTENED and not report.ran_job:
-            self._replace_runner(job, deadline)
-        return (state is JobState.QUEUED or is_in_doubt) and self._requeue(report, job)
+
+    def _is_to_be_rerun(self, record: JobRecord, report: RunnerReport) -> bool:
+        """Close an interrupted job that had started, and let the events function see to it."""
+        if not record.may_rerun:
+            log.info("not run again: its label says retry=false")
+            return False
+        deletes = self._runners.transact_delete(report.instance_id)
+        if record.status in _OPEN:
+            closed = self._records.end_interrupted(report, deletes, now=self._clock())
+            if closed is None:
+                raise RecordUnknownError(f"job {report.job_id}: its record could not be closed")
+            if not closed:
+                return False
+            self._count(report)
+        elif record.rerun is not Rerun.PENDING:
+            return False
+        if not deletes and not self._is_forgotten(report):
+            raise RecordUnknownError(f"{report.instance_id}: its configuration is there still")
+        if not self._events.send(RerunMessage(job_id=report.job_id), delay=_RERUN_SECONDS):
+            raise RecordUnknownError("the events queue did not take the re-run")
+        return True
+
+    def _is_dispatched_again(self, record: JobRecord, report: RunnerReport) -> bool:
+        """Dispatch the job again; False when it is another's by now: the report changes nothing."""
+        is_interrupted = report.status is ReportStatus.INTERRUPTED or record.interrupted_at > 0
+        cause = Cause.STILL_QUEUED
+        if is_interrupted:
+            cause = Cause.INTERRUPTED
+        elif report.status is ReportStatus.BOOTSTRAP_FAILED:
+            cause = Cause.BOOTSTRAP_FAILED
+        deletes = self._runners.transact_delete(report.instance_id)
+        result = self._redispatcher.redispatch(
+            record,
+            cause,
+            on_demand=is_interrupted,
+            reason=f"{report.status.value}: {report.error}" if report.error else report.status,
+            further=deletes,
+        )
+        if result is Redispatched.UNKNOWN:
+            raise RecordUnknownError(f"job {report.job_id}: not dispatched again for certain")
+        if result is Redispatched.SETTLED:
+            return False
+        if result is Redispatched.EXHAUSTED:
+            self._count(report)
+        if not deletes:
+            self._is_forgotten(report)
+        return True
 
     def _replace_runner(self, job: JobMessage, deadline: float) -> None:
         """Make up for a lost runner whose job took the runner of another job of the same run.
@@ -171,45 +250,20 @@ class Reports:
         That other job has no runner any more, and none of the reports to come would tell: its
         runner did serve a job of its run.
         """
-        now = self._clock()
-        deadline = min(deadline, now + _QUESTION_SECONDS)
+        deadline = min(deadline, self._clock() + _QUESTION_SECONDS)
         waiting = self._job_states.queued_in_run(job, deadline=deadline)[:_SIBLINGS]
+        records = [r for r in map(self._reader.get, waiting) if r is not None]
         # first those whose runner is known to serve another; a mere launch may still be for them
-        for is_launched, job_id in itertools.product((False, True), waiting):
-            delay = retry_delay(1, jitter=self._jitter())
-            message = self._records.rescue(
-                job_id, is_launched=is_launched, not_before=now + delay, now=now
+        served = [r for r in records if r.status in _SERVED or _is_handed_back(r)]
+        for record in served + [r for r in records if r.status is JobStatus.LAUNCHED]:
+            result = self._redispatcher.redispatch(
+                record, Cause.STILL_QUEUED, reason=f"its runner has job {job.job_id}"
             )
-            if message is not None:
-                (sent,) = self._queue.send([message])
-                if not sent:
-                    raise RecordUnknownError("the jobs queue did not take the job")
-                self._metrics.add(Metric.JOBS_REQUEUED)
-                log.warning("runner replaced", extra={"waiting_job_id": job_id})
+            if result is Redispatched.UNKNOWN:
+                raise RecordUnknownError("the lost runner is not replaced for certain")
+            if result is Redispatched.SENT:
+                log.warning("runner replaced", extra={"waiting_job_id": record.job.job_id})
                 return
-
-    def _requeue(self, report: RunnerReport, job: JobMessage) -> bool:
-        now = self._clock()
-        deletes = self._runners.transact_delete(report.instance_id)
-        message = self._records.requeue(
-            report,
-            deletes,
-            not_before=now + retry_delay(job.requeues + 1, jitter=self._jitter()),
-            now=now,
-        )
-        if message is None:  # the record is another's by now: the report changes nothing
-            return False
-        (sent,) = self._queue.send([message])
-        if not sent:
-            raise RecordUnknownError("the jobs queue did not take the job")
-        if not deletes:
-            self._is_forgotten(report)
-        self._metrics.add(Metric.JOBS_REQUEUED)
-        log.warning(
-            "dispatched again",
-            extra={"status": report.status.value, "requeues": message.requeues},
-        )
-        return True
 
     def _close(self, reports: Sequence[RunnerReport]) -> list[RunnerReport]:
         again: list[RunnerReport] = []
@@ -285,6 +339,19 @@ class Reports:
 
 def _bound(report: RunnerReport) -> AbstractContextManager[None]:
     return bound(job_id=report.job_id, instance_id=report.instance_id, dispatch=report.dispatch)
+
+
+def _is_owned(record: JobRecord, report: RunnerReport) -> bool:
+    """Tell whether a record is the reporting instance's, or was until it was handed back."""
+    is_instance = record.instance_id == report.instance_id
+    if record.status is JobStatus.QUEUED:
+        return is_instance and record.job.dispatch > report.dispatch
+    return is_instance and record.job.dispatch == report.dispatch
+
+
+def _is_handed_back(record: JobRecord) -> bool:
+    """Tell whether a job was dispatched again and nobody claimed it yet."""
+    return record.status is JobStatus.QUEUED and record.instance_id != ""
 
 
 def _once(reports: Sequence[RunnerReport]) -> list[RunnerReport]:

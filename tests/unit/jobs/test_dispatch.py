@@ -30,13 +30,17 @@ from runsfleet_runtime.jobs.dispatch import (
     RunnerNotConfiguredError,
 )
 from runsfleet_runtime.jobs.model import (
+    HOLDS_SLOT,
     Claimed,
     ClaimResult,
     ClaimUnknown,
+    JobRecord,
     JobStatus,
     Launch,
+    NoSlot,
     judge_refused_claim,
 )
+from runsfleet_runtime.jobs.ports import RecordUnknownError
 from runsfleet_runtime.labels import LabelSettings, RunnerSpec
 
 NOW = 1_800_000_000.0
@@ -90,6 +94,11 @@ class World:
     open: set[str] = field(default_factory=set)  # parts of the keys of open offerings
     failures: list[Failure] = field(default_factory=list)
     delivered: list[Offering] = field(default_factory=list)
+    slots: int | None = None
+    history: list[JobRecord] = field(default_factory=list)
+    runs_read: list[int] = field(default_factory=list)
+    prepared_until: set[float] = field(default_factory=set)
+    launches: list[Launch] = field(default_factory=list)
     now: float = NOW
     ids: Any = field(default_factory=itertools.count)
 
@@ -102,6 +111,8 @@ class World:
             old = self.records.get(message.job_id)
             if "claim" in self.faults:
                 results.append(ClaimUnknown("throttled"))
+            elif self.slots is not None and self.slots <= self._in_use():
+                results.append(NoSlot("repository:octo-org/hello"))
             elif old is None or (
                 old.dispatch <= message.dispatch
                 and (
@@ -124,12 +135,32 @@ class World:
                 )
         return results
 
+    def _in_use(self) -> int:
+        return sum(r.status in HOLDS_SLOT for r in self.records.values())
+
+    def wait(self, jobs: Sequence[JobMessage], *, now: float) -> list[bool]:
+        del now
+        if "wait" in self.faults:
+            return [False] * len(jobs)
+        for message in jobs:
+            self.records[message.job_id] = Record(
+                JobStatus.QUEUED, message.dispatch, "", not_before=message.not_before
+            )
+        return [True] * len(jobs)
+
+    def of_run(self, run_id: int) -> list[JobRecord]:
+        if "history" in self.faults:
+            raise RecordUnknownError("throttled")
+        self.runs_read.append(run_id)
+        return [r for r in self.history if r.job.run_id == run_id]
+
     def record_launches(
         self, launches: Sequence[tuple[Launch, Sequence[Mapping[str, Any]]]], *, now: float
     ) -> list[bool | None]:
         del now
         done: list[bool | None] = []
         for launch, writes in launches:
+            self.launches.append(launch)
             record = self.records[launch.job.job_id]
             is_mine = record.claim_id == launch.claim_id and record.status is JobStatus.CLAIMED
             if "record unknown" in self.faults:
@@ -216,7 +247,7 @@ class World:
     # GitHub and the store
     def prepare(self, message: JobMessage, spec: RunnerSpec, *, deadline: float) -> None:
         del spec
-        assert deadline > self.now
+        self.prepared_until.add(deadline)
         if "prepare" in self.faults or message.job_id in self.unready:
             raise RunnerNotConfiguredError("away", service="github")
 
@@ -249,7 +280,8 @@ class World:
         del now
         return [{"config": config}]
 
-    def discard(self, config: RunnerConfig) -> None:
+    def discard(self, config: RunnerConfig, message: JobMessage, *, deadline: float) -> None:
+        assert (message.job_id, deadline > self.now) == (config.job_id, True)
         self.configured.pop(config.instance_id, None)
 
     # metrics
@@ -278,6 +310,7 @@ class World:
                 }
             ),
             records=self,
+            history=self,
             queue=self,
             instances=self,
             runners=self,
@@ -413,6 +446,78 @@ def test_spot_false_and_forced_on_demand_never_ask_for_spot() -> None:
     world = World()
     world.dispatch(job(1, ARM + "/spot=false"), job(2, on_demand=True))
     assert {r.capacity for r in world.requests} == {CapacityType.ON_DEMAND}
+
+
+def test_job_without_a_slot_waits_and_spends_no_budget() -> None:
+    """The oldest get the free slots; the others come again within a minute."""
+    world = World(slots=2)
+    batch = [job(n, queued_at=NOW - n) for n in range(4)]
+    assert world.dispatch(*batch) == set()
+    assert {n for n, r in world.records.items() if r.status is JobStatus.LAUNCHED} == {2, 3}
+    assert [(m.job_id, m.dispatch, m.requeues) for m in world.queue] == [(1, 1, 0), (0, 1, 0)]
+    assert all(world.records[m.job_id].not_before == m.not_before for m in world.queue)
+    assert world.counted["JobsWaiting:repository"] == 2
+    waited = World(slots=0)
+    waited.dispatch(job(1, dispatch=30))
+    assert NOW + 30 <= waited.queue[0].not_before <= NOW + 60
+
+
+@pytest.mark.parametrize("fault", ["wait", "send"])
+def test_job_that_cannot_wait_for_certain_comes_back(fault: str) -> None:
+    """Where the table or the queue does not answer, the present message is kept."""
+    world = World(slots=0, faults={fault})
+    assert world.dispatch(job(1)) == {"m-0"}
+    assert (world.queue, world.requests) == ([], [])
+    world.faults.clear()
+    world.slots = None
+    assert world.dispatch(job(1)) == set()
+    assert world.records[1].status is JobStatus.LAUNCHED
+
+
+def test_job_that_runs_again_after_an_interruption_goes_on_demand() -> None:
+    """Its former attempt is found by run and name; other jobs of that run stay on spot."""
+    former = job(90, job_name="build")
+    known = JobRecord(job=former, status=JobStatus.COMPLETED, interrupted_at=NOW - 600)
+    world = World(history=[known])
+    world.dispatch(
+        job(1, job_name="build", run_attempt=2),
+        job(2, job_name="lint", run_attempt=2),
+        job(3, job_name="build", run_attempt=2, run_id=8),
+    )
+    assert world.configured.keys() == world.running.keys()
+    assert {c.job_id: world.running[i] for i, c in world.configured.items()} == {
+        1: CapacityType.ON_DEMAND,
+        2: CapacityType.SPOT,
+        3: CapacityType.SPOT,
+    }
+    assert sorted(world.runs_read) == [7, 8]
+
+
+def test_first_attempts_and_unknown_history_stay_as_they_are() -> None:
+    """Only a re-run costs a question; one that is not answered changes nothing."""
+    world = World()
+    world.dispatch(job(1, job_name="build"))
+    assert world.runs_read == []
+    world = World(faults={"history"})
+    assert world.dispatch(job(1, run_attempt=2)) == set()
+    assert set(world.running.values()) == {CapacityType.SPOT}
+
+
+def test_a_slow_github_leaves_time_to_launch_the_others() -> None:
+    """Preparing a batch takes twenty seconds at most, however long the invocation may last."""
+    world = World()
+    world.dispatch(job(1), job(2))
+    assert world.prepared_until == {NOW + 20}
+
+
+def test_label_that_forbids_a_rerun_is_recorded() -> None:
+    """Whoever ends the job later has only its record, not the fleet's label settings."""
+    world = World()
+    world.dispatch(job(1, ARM + "/retry=false"), job(2))
+    assert {launch.job.job_id: launch.may_rerun for launch in world.launches} == {
+        1: False,
+        2: True,
+    }
 
 
 def test_message_before_its_time_waits() -> None:

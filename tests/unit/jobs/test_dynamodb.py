@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +11,26 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
-from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
+from runsfleet_runtime.contract.messages import (
+    JobEndedMessage,
+    JobMessage,
+    ReportStatus,
+    RunnerReport,
+)
 from runsfleet_runtime.contract.tables import JobAttr
 from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
 from runsfleet_runtime.jobs.model import (
     Claimed,
     ClaimUnknown,
     HeldByOther,
+    JobRecord,
     JobStatus,
     Launch,
+    Rerun,
     Settled,
 )
-from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.jobs.ports import Moved, RecordUnknownError
+from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
 
 NOW = 1_800_000_000.0
 TABLE = "jobs"
@@ -58,10 +66,13 @@ class Table:
         self.calls: list[str] = []
         self.before: list[Exception] = []  # raised instead of a call
         self.after: list[Exception] = []  # raised although the call was carried out
+        self.meanwhile: list[Callable[[], object]] = []  # done by others before the next write
         self.jobs = DynamoDBJobs(self, TABLE, lease_seconds=90)
 
     def transact_write_items(self, **parameters: Any) -> Any:
         self.calls.append("transact_write_items")
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
         if self.before:
             raise self.before.pop(0)
         answer = self.client.transact_write_items(**parameters)
@@ -82,6 +93,16 @@ class Table:
 
     def status(self, number: int = 1) -> str:
         return str(self.item(number)[JobAttr.STATUS.value]["S"])
+
+    def record(self, number: int = 1) -> JobRecord:
+        record = DynamoDBJobReader(self.client, TABLE).get(30_000_000_000 + number)
+        assert record is not None
+        return record
+
+    def hand_back(
+        self, observed: JobRecord, message: JobMessage, further: Sequence[Mapping[str, Any]] = ()
+    ) -> JobMessage | None:
+        return self.jobs.hand_back(observed, message, further, now=NOW)
 
     def claim(self, message: JobMessage, claim_id: str, now: float = NOW) -> Any:
         (result,) = self.jobs.claim([message], claim_ids=[claim_id], now=now)
@@ -109,6 +130,25 @@ def launch(message: JobMessage, claim_id: str, instance_id: str = "i-1") -> Laun
 def report(status: ReportStatus, number: int = 1, **changes: Any) -> RunnerReport:
     """Return a report of the instance that the job was launched on."""
     base = RunnerReport(instance_id="i-1", job_id=30_000_000_000 + number, status=status, run_id=7)
+    return replace(base, **changes)
+
+
+def again(observed: JobRecord, not_before: float = NOW) -> JobMessage:
+    """Return the message that dispatches an observed job again."""
+    requeues = observed.job.requeues + 1
+    return replace(observed.job, requeues=requeues).again(not_before=not_before)
+
+
+def ended(**changes: Any) -> JobEndedMessage:
+    """Return GitHub's word that the job was cancelled."""
+    base = JobEndedMessage(
+        job_id=job().job_id,
+        run_id=7,
+        run_attempt=1,
+        repository="octo-org/hello",
+        labels=job().labels,
+        conclusion="cancelled",
+    )
     return replace(base, **changes)
 
 
@@ -190,55 +230,159 @@ def test_repeated_claim_of_the_same_worker_holds(table: Table) -> None:
 
 
 def test_record_holds_the_labels_byte_for_byte(table: Table) -> None:
-    """What is dispatched again later is the job as it came, one dispatch further."""
+    """What is dispatched again later is the job as it came, on-demand as it was asked for."""
+    table.claim(job(on_demand=True), "a")
+    table.launch(job(), "a")
+    assert table.record().job == job(on_demand=True)
+
+
+def test_job_that_is_handed_back_gives_the_same_message_however_often(table: Table) -> None:
+    """When the message could not be sent, what was observed then makes the same one again."""
     table.claim(job(), "a")
     table.launch(job(), "a")
-    message = table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW + 9, now=NOW)
-    assert message == job(dispatch=1, requeues=1, not_before=NOW + 9)
-
-
-def test_requeue_asked_twice_gives_the_same_message(table: Table) -> None:
-    """When the message could not be sent, the repeated report makes the same one again."""
-    table.claim(job(), "a")
-    table.launch(job(), "a")
-    first = table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW + 9, now=NOW)
-    second = table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW + 99, now=NOW)
-    assert first == second
-
-
-def test_job_whose_runner_serves_another_is_handed_back(table: Table) -> None:
-    """It is claimed again by the message; its former instance cannot close it any more."""
-
-    def rescue(*, is_launched: bool = False, later: float = 0) -> JobMessage | None:
-        return table.jobs.rescue(
-            job().job_id, is_launched=is_launched, not_before=NOW + 9 + later, now=NOW
-        )
-
-    assert rescue() is None
-    table.claim(job(), "a")
-    assert rescue(is_launched=True) is None
-    table.launch(job(), "a")
-    assert rescue() is None
-    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
-    assert rescue(is_launched=True) is None
-    message = rescue()
-    assert message == job(dispatch=1, requeues=1, not_before=NOW + 9)
-    assert rescue(later=50) == message
+    observed = table.record()
+    first = again(observed, not_before=NOW + 9)
+    assert table.hand_back(observed, first) == first
+    assert table.status() == "queued"
+    assert table.hand_back(observed, again(observed, not_before=NOW + 99)) == first
+    assert table.record().pending == first
     assert table.jobs.end([(report(ReportStatus.SUCCESS), ())], now=NOW) == [False]
-    assert table.claim(message, "b") == Claimed(message, "b")
-    assert rescue() is None
-    table.before = [throttle()]
-    with pytest.raises(RecordUnknownError):
-        rescue()
+    assert table.claim(job(), "old") == Settled(JobStatus.QUEUED)
+    assert table.claim(first, "b") == Claimed(first, "b")
+    assert table.hand_back(observed, first) is None
 
 
-def test_requeue_of_a_job_that_moved_on_is_none(table: Table) -> None:
-    """A late report of a former owner hands nothing back."""
+def test_job_is_handed_back_together_with_what_belongs_to_it(table: Table) -> None:
+    """A record that is not what was observed any more keeps the other writes from being made."""
     table.claim(job(), "a")
     table.launch(job(), "a")
-    table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW, now=NOW)
-    table.claim(job(dispatch=1), "b")
-    assert table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW, now=NOW) is None
+    observed = table.record()
+    put = {"Put": {"TableName": TABLE, "Item": {JobAttr.ID.value: {"S": "further"}}}}
+    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
+    assert table.hand_back(observed, again(observed), [put]) is None
+    assert table.client.scan(TableName=TABLE)["Count"] == 1
+    observed = table.record()
+    table.hand_back(observed, again(observed), [put])
+    assert table.client.scan(TableName=TABLE)["Count"] == 2
+
+
+def test_closed_job_that_is_handed_back_keeps_nothing_of_its_ending(table: Table) -> None:
+    """Its record must not expire while the job runs again; its re-run is not due any more."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    assert table.jobs.end_interrupted(report(ReportStatus.INTERRUPTED), (), now=NOW) is True
+    observed = table.record()
+    assert (observed.rerun, observed.interrupted_at) == (Rerun.PENDING, NOW)
+    message = replace(again(observed), on_demand=True)
+    assert table.hand_back(observed, message) == message
+    left = {JobAttr.EXPIRES_AT, JobAttr.OUTCOME, JobAttr.COMPLETED_AT, JobAttr.UNSERVED}
+    assert not {a.value for a in left} & set(table.item())
+    table.claim(message, "b")
+    fresh = table.record()
+    assert (fresh.rerun, fresh.interrupted_at, fresh.job.on_demand) == (None, 0, True)
+
+
+def test_claim_that_was_taken_over_is_not_handed_back(table: Table) -> None:
+    """A worker that died is told from the one that has claimed the same message since."""
+    table.claim(job(), "a")
+    observed = table.record()
+    table.claim(job(), "b", NOW + 91)
+    assert table.hand_back(observed, again(observed)) is None
+    observed = table.record()
+    assert table.hand_back(observed, again(observed)) == again(observed)
+
+
+def test_table_that_does_not_answer_hands_nothing_back(table: Table) -> None:
+    """Unknown is raised, for whoever asks must ask again."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    observed = table.record()
+    table.before = [throttle(), throttle()]
+    with pytest.raises(RecordUnknownError):
+        table.hand_back(observed, again(observed))
+    with pytest.raises(RecordUnknownError):
+        table.jobs.give_up(observed, (), error="no", now=NOW)
+
+
+def test_given_up_job_is_not_claimed_again(table: Table) -> None:
+    """Its instance ended idle, but another delivery must not start the series anew."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    table.jobs.end([(report(ReportStatus.UNUSED), ())], now=NOW)
+    observed = table.record()
+    assert JobAttr.UNSERVED.value in table.item()
+    assert table.jobs.give_up(observed, (), error="spent", now=NOW)
+    assert table.jobs.give_up(observed, (), error="spent", now=NOW)
+    assert not table.jobs.give_up(observed, (), error="another reason", now=NOW)
+    assert table.item()[JobAttr.ERROR.value] == {"S": "spent"}
+    assert table.claim(job(), "b") == Settled(JobStatus.EXPIRED)
+
+
+def test_message_that_was_lost_is_sent_with_another_number(table: Table) -> None:
+    """The old message, should it turn up, finds that it is outdated."""
+    table.claim(job(), "a")
+    table.jobs.release(job(), "a", not_before=NOW, now=NOW)
+    observed = table.record()
+    lost = observed.pending
+    assert lost == job(dispatch=1, not_before=NOW)
+    fresh = lost.again(not_before=NOW)
+    assert table.hand_back(observed, fresh) == fresh
+    assert table.hand_back(observed, fresh) == fresh
+    assert table.claim(lost, "b") == Settled(JobStatus.QUEUED)
+    assert table.claim(fresh, "c") == Claimed(fresh, "c")
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_job_that_ended_at_github_is_closed_unless_it_runs(table: Table, moves: int) -> None:
+    """Queued, claimed and launched jobs are; a worker that claimed it can launch nothing."""
+    if moves:
+        table.claim(job(), "a")
+    if moves == 2:
+        table.jobs.release(job(), "a", not_before=NOW, now=NOW)
+    if moves == 3:
+        table.launch(job(), "a")
+    before = table.jobs.cancel(ended(), now=NOW)
+    statuses = [None, JobStatus.CLAIMED, JobStatus.QUEUED, JobStatus.LAUNCHED]
+    assert (before and before.status) == statuses[moves]
+    record = table.record()
+    assert (record.status, record.outcome) == (JobStatus.COMPLETED, "cancelled")
+    assert record.job.labels == job().labels
+    assert not table.launch(job(), "a", "i-2")
+    assert table.claim(job(dispatch=9), "b") == Settled(JobStatus.COMPLETED)
+    again_before = table.jobs.cancel(ended(), now=NOW)
+    assert again_before is not None
+    assert again_before.status is JobStatus.COMPLETED
+
+
+def test_running_job_is_left_to_its_instance(table: Table) -> None:
+    """GitHub's word that it ended is no reason to forget the instance."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
+    before = table.jobs.cancel(ended(), now=NOW)
+    assert before is not None
+    assert table.record() == before
+
+
+def test_start_between_look_and_close_is_seen(table: Table) -> None:
+    """Whoever is faster decides; the record is looked at again."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    table.meanwhile = [lambda: table.jobs.start([report(ReportStatus.STARTED)], now=NOW)]
+    before = table.jobs.cancel(ended(), now=NOW)
+    assert before is not None
+    assert (before.status, table.status()) == (JobStatus.RUNNING, "running")
+
+
+def test_waiting_job_is_as_one_that_was_released(table: Table) -> None:
+    """Its present message can still claim it; the next one is a dispatch further."""
+    waiting = job(not_before=NOW + 40)
+    assert table.jobs.wait([waiting], now=NOW) == [True]
+    record = table.record()
+    assert (record.status, record.not_before) == (JobStatus.QUEUED, NOW + 40)
+    assert record.pending == job(dispatch=1, not_before=NOW + 40)
+    assert table.claim(job(), "a") == Claimed(job(), "a")
+    assert table.jobs.wait([waiting], now=NOW) == [False]
 
 
 def test_released_job_is_claimed_by_the_old_or_the_new_message(table: Table) -> None:
@@ -324,10 +468,10 @@ def test_start_and_end_belong_to_the_instance(table: Table) -> None:
     table.launch(job(), "a")
     stranger = report(ReportStatus.STARTED, instance_id="i-2")
     former = report(ReportStatus.STARTED, dispatch=3)
-    assert table.jobs.start([stranger], now=NOW) == [False]
-    assert table.jobs.start([former], now=NOW) == [False]
-    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [True]
-    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [False]
+    assert table.jobs.start([stranger], now=NOW) == [Moved.REFUSED]
+    assert table.jobs.start([former], now=NOW) == [Moved.REFUSED]
+    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [Moved.DONE]
+    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [Moved.KNOWN]
     ending = report(ReportStatus.SUCCESS, exit_code=0, duration_seconds=1.5)
     assert table.jobs.end([(ending, [])], now=NOW) == [True]
     assert table.jobs.end([(ending, [])], now=NOW) == [False]
@@ -369,10 +513,9 @@ def test_unanswered_report_is_unknown(table: Table) -> None:
     table.claim(job(), "a")
     table.launch(job(), "a")
     table.before = [throttle()]
-    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [None]
+    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW) == [Moved.UNKNOWN]
     table.before = [throttle()]
-    with pytest.raises(RecordUnknownError):
-        table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW, now=NOW)
+    assert table.jobs.end([(report(ReportStatus.UNUSED), ())], now=NOW) == [None]
     table.before = [throttle()]
     with pytest.raises(RecordUnknownError):
         table.jobs.read(job().job_id)
@@ -398,11 +541,11 @@ def test_a_registration_is_renewed_once_for_each_dispatch(table: Table) -> None:
     assert table.jobs.renew(request, now=NOW) is True
     assert table.jobs.renew(request, now=NOW) is False
     assert table.item()[JobAttr.STATUS.value] == {"S": "launched"}
-    again = table.jobs.requeue(report(ReportStatus.UNUSED), [], not_before=NOW, now=NOW)
-    assert again is not None
-    table.claim(again, "b")
-    table.launch(again, "b")
-    assert table.jobs.renew(replace(request, dispatch=again.dispatch), now=NOW) is True
+    message = again(table.record())
+    table.hand_back(table.record(), message)
+    table.claim(message, "b")
+    table.launch(message, "b")
+    assert table.jobs.renew(replace(request, dispatch=message.dispatch), now=NOW) is True
 
 
 def test_a_running_job_needs_no_other_registration(table: Table) -> None:

@@ -68,7 +68,8 @@ class GitHub:
             jit_config="topsecret",
         )
 
-    def deregister(self, repository: str, **_: Any) -> Removal:
+    def deregister(self, repository: str, **scope: Any) -> Removal:
+        assert (scope["installation_id"], scope["deadline"]) == (99, NOW + 5)
         self.asked.append(f"deregister {repository}")
         return Removal.REMOVED
 
@@ -218,6 +219,6 @@ def test_discarding_deletes_and_never_fails(github: GitHub, clients: Any, config
     """Undoing a launch removes the configuration, and goes on when that fails."""
     store = ssm(clients)
     store.put(config(), NOW)
-    configurator(github, store).discard(config())
+    configurator(github, store).discard(config(), JOB, deadline=NOW + 5)
     assert clients("ssm").describe_parameters()["Parameters"] == []
-    configurator(github, Broken()).discard(config())
+    configurator(github, Broken()).discard(config(), JOB, deadline=NOW + 5)

@@ -3,56 +3,90 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
-from runsfleet_runtime.contract.metrics import MetricDefinition
+from runsfleet_runtime.contract.messages import (
+    JobMessage,
+    ReportStatus,
+    RerunMessage,
+    RunnerReport,
+)
+from runsfleet_runtime.contract.metrics import Metric, MetricDefinition
 from runsfleet_runtime.github import JobState
-from runsfleet_runtime.jobs.ports import RecordUnknownError
+from runsfleet_runtime.jobs.model import JobRecord, JobStatus, Rerun
+from runsfleet_runtime.jobs.ports import Moved, RecordUnknownError
+from runsfleet_runtime.jobs.redispatch import MAX_REQUEUES, Redispatcher
 from runsfleet_runtime.runners import RunnerStoreError
-from runsfleet_runtime.termination.reports import MAX_REQUEUES, Reports
+from runsfleet_runtime.termination.reports import Reports
 
 NOW = 1_800_000_000.0
 JOB = JobMessage(
     job_id=1, run_id=7, run_attempt=1, repository="octo-org/hello", labels=("l",), queued_at=NOW
 )
+OPEN = {JobStatus.LAUNCHED, JobStatus.RUNNING}
 
 
 @dataclass
 class World:
-    """One launched job on instance i-1, with everything that may fail."""
+    """Launched jobs, job 1 on instance i-1, with everything that may fail.
+
+    The records follow the transition rules of the table; the way by which jobs are dispatched
+    again is the real one.
+    """
 
     job: JobMessage = JOB
-    status: str = "launched"
     state: JobState = JobState.COMPLETED
     faults: set[str] = field(default_factory=set)
     asked: int = 0
     deadlines: list[float] = field(default_factory=list)
     sent: list[JobMessage] = field(default_factory=list)
+    reruns: list[tuple[int, float]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     renewed: list[RunnerReport] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     has_transactions: bool = True
-    siblings: dict[int, str] = field(default_factory=dict)  # queued at GitHub: state of the record
+    siblings: dict[int, JobStatus] = field(default_factory=dict)  # queued at GitHub
+    records: dict[int, JobRecord] = field(default_factory=dict)
 
-    def _owns(self, report: RunnerReport) -> bool:
-        return (report.instance_id, report.dispatch) == ("i-1", self.job.dispatch)
+    def __post_init__(self) -> None:
+        self.put(JobRecord(job=self.job, status=JobStatus.LAUNCHED, instance_id="i-1"))
+        for job_id, status in self.siblings.items():
+            job = replace(JOB, job_id=job_id)
+            self.put(JobRecord(job=job, status=status, instance_id=f"i-of-{job_id}"))
 
-    def start(self, reports: Sequence[RunnerReport], *, now: float) -> list[bool | None]:
+    def put(self, record: JobRecord) -> None:
+        self.records[record.job.job_id] = record
+
+    @property
+    def record(self) -> JobRecord:
+        return self.records[1]
+
+    @property
+    def status(self) -> str:
+        """The ending that closed job 1, or its state while it is open."""
+        return self.record.outcome or self.record.status
+
+    def _is_owned(self, report: RunnerReport) -> bool:
+        record = self.record
+        return (report.instance_id, report.dispatch) == (record.instance_id, record.job.dispatch)
+
+    def start(self, reports: Sequence[RunnerReport], *, now: float) -> list[Moved]:
         assert now == NOW
         return [self._start(report) for report in reports]
 
-    def _start(self, report: RunnerReport) -> bool | None:
+    def _start(self, report: RunnerReport) -> Moved:
         if "table" in self.faults:
-            return None
-        if not self._owns(report) or self.status != "launched":
-            return False
-        self.status = "running"
-        return True
+            return Moved.UNKNOWN
+        if not self._is_owned(report):
+            return Moved.REFUSED
+        if self.record.status is not JobStatus.LAUNCHED:
+            return Moved.KNOWN
+        self.put(replace(self.record, status=JobStatus.RUNNING))
+        return Moved.DONE
 
     def end(
         self, reports: Sequence[tuple[RunnerReport, Sequence[Mapping[str, Any]]]], *, now: float
@@ -60,49 +94,71 @@ class World:
         assert now == NOW
         return [self._end(report, further) for report, further in reports]
 
+    def end_interrupted(
+        self, report: RunnerReport, further: Sequence[Mapping[str, Any]], *, now: float
+    ) -> bool | None:
+        (closed,) = self.end([(report, further)], now=now)
+        if closed:
+            self.put(replace(self.record, rerun=self.record.rerun or Rerun.PENDING))
+        return closed
+
     def _end(self, report: RunnerReport, further: Sequence[Mapping[str, Any]]) -> bool | None:
         if "table" in self.faults:
             return None
-        if not self._owns(report) or self.status not in {"launched", "running"}:
+        if not self._is_owned(report) or self.record.status not in OPEN:
             return False
-        self.status = report.status.value
+        self.put(replace(self.record, status=JobStatus.COMPLETED, outcome=report.status.value))
         self.deleted += [w["delete"] for w in further]
         return True
 
-    def read(self, job_id: int) -> JobMessage | None:
+    def get(self, job_id: int) -> JobRecord | None:
         if "table" in self.faults:
             raise RecordUnknownError("throttled")
-        return self.job if job_id == self.job.job_id else None
+        return self.records.get(job_id)
 
-    def requeue(
+    def of_instance(self, instance_id: str) -> JobRecord | None:
+        raise AssertionError(instance_id)
+
+    def of_run(self, run_id: int) -> list[JobRecord]:
+        raise AssertionError(run_id)
+
+    def in_status(
+        self, status: JobStatus, *, updated_before: float, limit: int | None = None
+    ) -> Iterator[JobRecord]:
+        raise AssertionError((status, updated_before, limit))
+
+    def hand_back(
         self,
-        report: RunnerReport,
+        observed: JobRecord,
+        message: JobMessage,
         further: Sequence[Mapping[str, Any]],
         *,
-        not_before: float,
         now: float,
     ) -> JobMessage | None:
-        assert not_before > now
-        if not self._owns(report) or self.status not in {"launched", "running", "queued"}:
+        assert message.not_before > now
+        if self.records[observed.job.job_id] != observed:
             return None
-        self.status = "queued"
+        self.put(
+            replace(observed, status=JobStatus.QUEUED, job=message, not_before=message.not_before)
+        )
         self.deleted += [w["delete"] for w in further]
-        return replace(self.job, requeues=self.job.requeues + 1).again(not_before=not_before)
+        return message
 
-    def rescue(
-        self, job_id: int, *, is_launched: bool, not_before: float, now: float
-    ) -> JobMessage | None:
-        assert not_before > now
-        status = self.siblings[job_id]
-        if status != "queued" and (status == "launched") is not is_launched:
-            return None
-        self.siblings[job_id] = "queued"
-        return replace(JOB, job_id=job_id, requeues=1).again(not_before=not_before)
+    def give_up(
+        self,
+        observed: JobRecord,
+        further: Sequence[Mapping[str, Any]],
+        *,
+        error: str,
+        now: float,
+    ) -> bool:
+        assert (bool(error), now) == (True, NOW)
+        self.put(replace(observed, status=JobStatus.EXPIRED))
+        self.deleted += [w["delete"] for w in further]
+        return True
 
     def send(self, jobs: Sequence[JobMessage]) -> list[bool]:
-        assert self.status == "queued" or all(
-            self.siblings[message.job_id] == "queued" for message in jobs
-        )
+        assert all(self.records[m.job_id].status is JobStatus.QUEUED for m in jobs)
         if "queue" in self.faults:
             return [False] * len(jobs)
         self.sent += jobs
@@ -131,14 +187,35 @@ class World:
     def take(self, *reports: RunnerReport) -> list[RunnerReport]:
         return Reports(
             records=self,
+            reader=self,
             runners=self,
             renewals=self,
-            queue=self,
+            redispatcher=Redispatcher(
+                records=self,
+                queue=self,
+                metrics=self,
+                given_up=Metric.JOBS_GIVEN_UP,
+                requeued=Metric.JOBS_REQUEUED,
+                clock=lambda: NOW,
+                jitter=lambda: 0.5,
+            ),
+            events=_Events(self),
             job_states=_States(self),
             metrics=self,
             clock=lambda: NOW,
-            jitter=lambda: 0.5,
         ).take(reports, deadline=NOW + 20)
+
+
+@dataclass
+class _Events:
+    world: World
+
+    def send(self, message: RerunMessage, *, delay: float = 0) -> bool:
+        assert self.world.records[message.job_id].rerun is Rerun.PENDING  # written before
+        if "events" in self.world.faults:
+            return False
+        self.world.reruns.append((message.job_id, delay))
+        return True
 
 
 @dataclass
@@ -257,10 +334,10 @@ def test_job_of_a_runner_that_never_listened_is_dispatched_again_when_in_doubt(
     assert [message.dispatch for message in world.sent] == [1]
 
 
-@pytest.mark.parametrize("given", ["running", "completed"])
-def test_lost_runner_is_replaced_when_its_job_took_a_siblings(given: str) -> None:
+@pytest.mark.parametrize("given", [JobStatus.RUNNING, JobStatus.COMPLETED])
+def test_lost_runner_is_replaced_when_its_job_took_a_siblings(given: JobStatus) -> None:
     """Job 1 ran on the runner of job 3; nothing else would ever launch for job 3 again."""
-    world = World(state=JobState.IN_PROGRESS, siblings={2: "launched", 3: given})
+    world = World(state=JobState.IN_PROGRESS, siblings={2: JobStatus.LAUNCHED, 3: given})
     lost = report(ReportStatus.BOOTSTRAP_FAILED, ran_job=False, ran_run_id=None)
     world.faults = {"queue"}
     assert world.take(lost) == [lost]
@@ -268,19 +345,19 @@ def test_lost_runner_is_replaced_when_its_job_took_a_siblings(given: str) -> Non
     assert world.take(lost) == []
     assert [(m.job_id, m.dispatch) for m in world.sent] == [(3, 1)]
     assert world.status == "bootstrap_failed"
-    assert world.siblings[2] == "launched"
+    assert world.records[2].status is JobStatus.LAUNCHED
 
 
 def test_lost_runner_is_replaced_before_the_siblings_runner_reports() -> None:
     """One runner less is one launch more, whichever of the waiting jobs it is launched for."""
-    world = World(state=JobState.IN_PROGRESS, siblings={2: "launched"})
+    world = World(state=JobState.IN_PROGRESS, siblings={2: JobStatus.LAUNCHED})
     world.take(report(ReportStatus.INTERRUPTED, ran_job=False, ran_run_id=None))
     assert [m.job_id for m in world.sent] == [2]
 
 
 def test_runner_that_listened_is_not_replaced() -> None:
     """GitHub would have given an idle runner any job that waits for its labels."""
-    world = World(state=JobState.COMPLETED, siblings={2: "running"})
+    world = World(state=JobState.COMPLETED, siblings={2: JobStatus.RUNNING})
     world.take(report(ReportStatus.UNUSED, ran_job=False, ran_run_id=None))
     assert world.sent == []
 
@@ -293,10 +370,80 @@ def test_one_question_does_not_take_the_time_of_all() -> None:
 
 
 def test_requeues_are_bounded() -> None:
-    """A job whose instances keep dying is closed in the end, with their last word."""
+    """A job whose instances keep dying is closed in the end with the reason, and counted."""
     world = World(job=replace(JOB, requeues=MAX_REQUEUES), state=JobState.QUEUED)
     assert world.take(report(ReportStatus.BOOTSTRAP_FAILED, ran_job=False)) == []
-    assert (world.sent, world.status) == ([], "bootstrap_failed")
+    assert (world.sent, world.status, world.deleted) == ([], "expired", ["i-1"])
+    assert world.counted == {"JobsGivenUp": 1, "JobsCompleted:bootstrap_failed": 1}
+
+
+def test_interrupted_job_that_had_not_started_goes_on_demand() -> None:
+    """GitHub has it queued still: it is dispatched again, and not on spot."""
+    world = World(state=JobState.QUEUED)
+    assert world.take(report(ReportStatus.INTERRUPTED, ran_job=False, ran_run_id=None)) == []
+    (message,) = world.sent
+    assert (message.on_demand, world.reruns) == (True, [])
+
+
+def test_job_that_ec2_announced_to_interrupt_goes_on_demand_whatever_is_reported() -> None:
+    """The record knows of the spot warning although the instance ended for another reason."""
+    world = World(state=JobState.QUEUED)
+    world.put(replace(world.record, interrupted_at=NOW - 60))
+    world.take(report(ReportStatus.UNUSED, ran_job=False, ran_run_id=None))
+    assert [message.on_demand for message in world.sent] == [True]
+
+
+def test_interrupted_job_that_had_started_is_closed_and_to_be_rerun() -> None:
+    """First its record says so, then the events function is told; it is not dispatched again."""
+    world = World(state=JobState.QUEUED, faults={"events"})
+    interrupted = report(ReportStatus.INTERRUPTED)
+    assert world.take(interrupted) == [interrupted]
+    assert (world.status, world.record.rerun) == ("interrupted", Rerun.PENDING)
+    world.faults.clear()
+    assert world.take(interrupted) == []
+    assert world.reruns == [(1, 60.0)]
+    assert (world.sent, world.asked, world.deleted) == ([], 0, ["i-1"])
+    assert world.counted == {"JobsCompleted:interrupted": 1}
+    world.put(replace(world.record, rerun=Rerun.DONE))
+    assert world.take(interrupted) == []
+    assert len(world.reruns) == 1
+    assert world.counted["ReportsRefused"] == 1
+
+
+def test_interrupted_job_is_not_rerun_against_its_label() -> None:
+    """With retry=false a job that had started stays failed."""
+    world = World()
+    world.put(replace(world.record, may_rerun=False))
+    assert world.take(report(ReportStatus.INTERRUPTED)) == []
+    assert (world.status, world.record.rerun, world.reruns) == ("interrupted", None, [])
+
+
+def test_interruption_of_a_former_owner_changes_nothing() -> None:
+    """Another instance has the job by now: neither a re-run nor another dispatch."""
+    for change in ({"instance_id": "i-0"}, {"instance_id": "i-0", "ran_job": False}):
+        world = World(state=JobState.QUEUED)
+        assert world.take(report(ReportStatus.INTERRUPTED, **change)) == []
+        assert (world.status, world.sent, world.reruns) == ("launched", [], [])
+
+
+def test_job_that_an_event_handed_back_gets_its_message_by_the_report() -> None:
+    """The events function wrote the record and died; the report sends the same message."""
+    world = World(state=JobState.QUEUED)
+    message = replace(JOB, requeues=1, on_demand=True).again(not_before=NOW + 5)
+    world.put(replace(world.record, status=JobStatus.QUEUED, job=message, not_before=NOW + 5))
+    assert world.take(report(ReportStatus.INTERRUPTED, ran_job=False, ran_run_id=None)) == []
+    assert world.sent == [message]
+
+
+def test_start_that_comes_after_the_end_is_no_refusal() -> None:
+    """The queue knows no order; nothing is wrong with either report."""
+    world = World()
+    world.take(report(ReportStatus.SUCCESS))
+    assert world.take(report(ReportStatus.STARTED)) == []
+    assert world.status == "success"
+    assert "ReportsRefused" not in world.counted
+    world.take(report(ReportStatus.STARTED, instance_id="i-2"))
+    assert world.counted["ReportsRefused"] == 1
 
 
 def test_queue_that_does_not_take_the_job_brings_the_report_back() -> None:

@@ -1,0 +1,106 @@
+"""The ``jobs`` table, read consistently.
+
+Gotcha: an index lags behind the table and holds the keys alone. What it names is read again, and
+left out when the record says otherwise by now; what it does not name yet is found the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from runsfleet_runtime.contract.tables import JobAttr, JobIndex
+from runsfleet_runtime.jobs.items import Item, key, record_from_item, text, to_attribute
+from runsfleet_runtime.jobs.model import JobRecord, JobStatus
+from runsfleet_runtime.jobs.ports import RecordUnknownError
+
+_PAGE: Final = 100
+
+
+class DynamoDBJobReader:
+    """Adapter of :class:`~runsfleet_runtime.jobs.ports.ReadsJobs`.
+
+    Args:
+        client: A DynamoDB client.
+        table: Physical name of the table.
+    """
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, job_id: int) -> JobRecord | None:
+        """Read a record; see :class:`~runsfleet_runtime.jobs.ports.ReadsJobs`."""
+        try:
+            answer = self._client.get_item(
+                TableName=self._table, Key=key(job_id), ConsistentRead=True
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise RecordUnknownError(f"job {job_id}: its record could not be read") from error
+        item: Item = answer.get("Item", {})
+        return record_from_item(item) if item else None
+
+    def of_instance(self, instance_id: str) -> JobRecord | None:
+        """Read the record that names an instance; see ``ReadsJobs``."""
+        found = self._read(JobIndex.BY_INSTANCE, {JobAttr.INSTANCE_ID: instance_id})
+        return next((r for r in found if r.instance_id == instance_id), None)
+
+    def of_run(self, run_id: int) -> Sequence[JobRecord]:
+        """Read the records of a run; see ``ReadsJobs``."""
+        return list(self._read(JobIndex.BY_RUN, {JobAttr.RUN_ID: run_id}))
+
+    def in_status(
+        self, status: JobStatus, *, updated_before: float, limit: int | None = None
+    ) -> Iterator[JobRecord]:
+        """Read the records of a status; see ``ReadsJobs``."""
+        found = self._read(
+            JobIndex.BY_STATUS, {JobAttr.STATUS: status.value}, updated_before, limit
+        )
+        return (r for r in found if r.status is status and r.updated_at < updated_before)
+
+    def _read(
+        self,
+        index: JobIndex,
+        where: Mapping[JobAttr, Any],
+        updated_before: float | None = None,
+        limit: int | None = None,
+    ) -> Iterator[JobRecord]:
+        """Yield the records that an index names, by its order."""
+        for number, job_id in enumerate(self._named(index, where, updated_before)):
+            if limit is not None and number >= limit:
+                return
+            record = self.get(job_id)
+            if record is not None:
+                yield record
+
+    def _named(
+        self, index: JobIndex, where: Mapping[JobAttr, Any], updated_before: float | None
+    ) -> Iterator[int]:
+        ((attribute, value),) = where.items()
+        names = {"#key": attribute.value}
+        values = {":key": to_attribute(value)}
+        condition = "#key = :key"
+        if updated_before is not None:
+            names["#updated"] = JobAttr.UPDATED_AT.value
+            values[":before"] = to_attribute(updated_before)
+            condition += " AND #updated < :before"
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "IndexName": index.value,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeNames": names,
+            "ExpressionAttributeValues": values,
+            "Limit": _PAGE,
+        }
+        while True:
+            try:
+                answer = self._client.query(**request)
+            except (ClientError, BotoCoreError) as error:
+                raise RecordUnknownError(f"{index.value} of {value} could not be read") from error
+            yield from (int(text(item, JobAttr.ID)) for item in answer.get("Items", ()))
+            last = answer.get("LastEvaluatedKey")
+            if not last:
+                return
+            request["ExclusiveStartKey"] = last

@@ -1,0 +1,1 @@
+"""Writing the records of jobs, and what must be written together with them."""
