@@ -354,6 +354,39 @@ def test_failing_page_and_wrong_key(
             DeliveryLog(wrong.api).page()
 
 
+@pytest.mark.parametrize("options", [{"drop": True}, {"status": 503}])
+@pytest.mark.parametrize("arrives", [False, True])
+def test_faults_of_deliveries(
+    github: BackgroundStandIn,
+    gateway: GitHubGateway,
+    receiver: Receiver,
+    options: dict[str, Any],
+    arrives: bool,
+) -> None:
+    """A delivery can be lost, or arrive although GitHub never learns of it; both are listed."""
+    spoil(github, "*", status=500)  # of the API, which webhooks are no part of
+    spoil(github, "webhook/delivery", count=1, after=arrives, **options)
+    deliver(github, 2, receiver.url)
+    github.call(github.stand_in.clear_faults)
+    found = DeliveryLog(gateway.api).page().deliveries
+    assert sorted(delivery.is_ok for delivery in found) == [False, True]
+    assert len(receiver.guids) == 1 + arrives
+
+
+def test_fault_of_events(
+    github: BackgroundStandIn, gateway: GitHubGateway, receiver: Receiver
+) -> None:
+    """An event that GitHub never announces is in no list; a redelivery is no event of its own."""
+    deliver(github, 1, receiver.url)
+    (known,) = DeliveryLog(gateway.api).page().deliveries
+    spoil(github, "webhook/event")
+    deliver(github, 3, receiver.url)
+    DeliveryLog(gateway.api).redeliver(known.id)
+    github.run(github.stand_in.webhooks.settled())
+    assert receiver.guids == [known.guid, known.guid]
+    assert len(DeliveryLog(gateway.api).page().deliveries) == 2
+
+
 def test_sweep_of_lost_deliveries(
     github: BackgroundStandIn, gateway: GitHubGateway, receiver: Receiver
 ) -> None:

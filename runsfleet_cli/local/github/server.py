@@ -175,6 +175,7 @@ class GitHubStandIn:
             ssl_context=self._webhook_ssl,
             timeout=self._webhook_timeout,
             concurrency=self._webhook_concurrency,
+            strike=self.traffic.strike,
         )
         self.lifecycle = Lifecycle(self.world, announce=self._announce, server_url=lambda: self.url)
         self.broker = Broker(self.world, self.lifecycle, self._timing, self._note)

@@ -22,6 +22,7 @@ LOG = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 API_VERSIONS: Final = ("2022-11-28", "2026-03-10")
 API_PREFIX: Final = "/api/v3"
+WEBHOOK_ROUTES: Final = "webhook/"
 SERVER_ERROR: Final = 500
 SECONDARY_MESSAGE: Final = (
     "You have exceeded a secondary rate limit. Please wait a few minutes before you try again. "
@@ -61,6 +62,10 @@ class RateLimits:
 @dataclass(slots=True)
 class Fault:
     """A rule that spoils some answers.
+
+    Webhooks have routes of their own, which only a pattern that begins with ``webhook/`` matches:
+    ``webhook/event`` (with any rule that strikes, the event is never delivered nor listed) and
+    ``webhook/delivery`` (with a status or a drop, the attempt is listed as failed or timed out).
 
     Attributes:
         route: Pattern of the route template, for example ``*/generate-jitconfig``.
@@ -275,8 +280,11 @@ class Traffic:
         self.faults[fault.id] = fault
         return fault
 
-    def _strike(self, method: str, route: str) -> Fault | None:
+    def strike(self, method: str, route: str) -> Fault | None:
+        """Answer the fault that strikes a request now, if one does."""
         for fault in self.faults.values():
+            if route.startswith(WEBHOOK_ROUTES) and not fault.route.startswith(WEBHOOK_ROUTES):
+                continue
             if fault.method not in {"*", method} or not fnmatch.fnmatchcase(route, fault.route):
                 continue
             if fault.count is not None and fault.hits >= fault.count:
@@ -309,7 +317,7 @@ class Traffic:
         route = request.path if resource is None else resource.canonical
         route = route.removeprefix(API_PREFIX) or "/"
         began = self._world.clock()
-        fault = self._strike(request.method, route)
+        fault = self.strike(request.method, route)
         status = 0
         try:
             response = await self._spoilt(request, handler, fault, route, surface)

@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from typing_extensions import override
 
+from runsfleet_cli.local.github.traffic import Fault
 from runsfleet_cli.local.github.world import App, World, iso
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -115,6 +116,7 @@ class Webhooks:
         ssl_context: Verifies the receiver's certificate; the system's trust by default.
         timeout: Seconds that a receiver has to answer.
         concurrency: Deliveries at the same time; the others wait for their turn.
+        strike: Answers the fault that strikes an event or a delivery; none by default.
     """
 
     def __init__(
@@ -125,9 +127,11 @@ class Webhooks:
         ssl_context: ssl.SSLContext | None = None,
         timeout: float = TIMEOUT_SECONDS,
         concurrency: int = CONCURRENCY,
+        strike: Callable[[str, str], Fault | None] = lambda _method, _route: None,
     ) -> None:
         self._world = world
         self._note = note
+        self._strike = strike
         self._ssl: ssl.SSLContext | bool = True if ssl_context is None else ssl_context
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency)
@@ -166,7 +170,9 @@ class Webhooks:
         redelivery: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Delivery | None:
-        """Start a delivery; None when the App has no webhook address or the payload is too large.
+        """Start a delivery.
+
+        None when the App has no webhook address, the payload is too large, or a fault swallows it.
 
         Args:
             app: Whose webhook it is.
@@ -179,6 +185,8 @@ class Webhooks:
         """
         body = payload if isinstance(payload, bytes) else _compact(payload)
         if app.webhook_url is None or len(body) > MAX_PAYLOAD_BYTES:
+            return None
+        if not redelivery and self._strike("POST", "webhook/event") is not None:
             return None
         about = _about(body)
         sent = _headers(app, event, guid or str(uuid.uuid1()), body, signature)
@@ -221,35 +229,48 @@ class Webhooks:
         )
 
     async def _deliver(self, delivery: Delivery) -> None:
-        assert self._client is not None, "start() comes before the first delivery"  # noqa: S101
         async with self._slots:
             # GitHub's ten seconds begin with the request, not while it waits for its turn
             began = time.monotonic()
+            fault = self._strike("POST", "webhook/delivery")
             try:
-                async with self._client.post(
-                    delivery.url,
-                    data=delivery.body,
-                    headers=delivery.request_headers,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=self._timeout),
-                ) as response:
-                    text = await response.content.read(RESPONSE_LIMIT)
-                    delivery.response_body = text.decode(errors="replace")
-                    delivery.response_headers = dict(response.headers)
-                    delivery.status_code = response.status
-                    good = 200 <= response.status < 300  # noqa: PLR2004 - the 2xx
-                    delivery.status = "OK" if good else f"Invalid HTTP Response: {response.status}"
-            except TimeoutError:
-                # the real API reports a timeout as 504; only codes 400 to 599 match status=failure
-                delivery.status, delivery.status_code = "timed out", 504
-            except aiohttp.ClientSSLError as error:
-                delivery.status = f"SSL error: {error}"
-            except (aiohttp.ClientError, OSError) as error:
-                delivery.status, delivery.status_code = "failed to connect to host", 502
-                delivery.response_body = str(error)
+                if fault is not None:
+                    await asyncio.sleep(fault.delay)
+                if fault is None or fault.after or not (fault.drop or fault.status):
+                    await self._post(delivery)
             finally:
                 delivery.duration = time.monotonic() - began
+            if fault is not None and fault.drop:
+                delivery.status, delivery.status_code = "timed out", 0
+            elif fault is not None and fault.status:
+                delivery.status = f"Invalid HTTP Response: {fault.status}"
+                delivery.status_code = fault.status
         self._note("delivery", delivery.summary())
+
+    async def _post(self, delivery: Delivery) -> None:
+        assert self._client is not None, "start() comes before the first delivery"  # noqa: S101
+        try:
+            async with self._client.post(
+                delivery.url,
+                data=delivery.body,
+                headers=delivery.request_headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+            ) as response:
+                text = await response.content.read(RESPONSE_LIMIT)
+                delivery.response_body = text.decode(errors="replace")
+                delivery.response_headers = dict(response.headers)
+                delivery.status_code = response.status
+                good = 200 <= response.status < 300  # noqa: PLR2004 - the 2xx
+                delivery.status = "OK" if good else f"Invalid HTTP Response: {response.status}"
+        except TimeoutError:
+            # the real API reports a timeout as 504; only codes 400 to 599 match status=failure
+            delivery.status, delivery.status_code = "timed out", 504
+        except aiohttp.ClientSSLError as error:
+            delivery.status = f"SSL error: {error}"
+        except (aiohttp.ClientError, OSError) as error:
+            delivery.status, delivery.status_code = "failed to connect to host", 502
+            delivery.response_body = str(error)
 
     def listing(self, app_id: int) -> list[Delivery]:
         """Answer an App's finished deliveries of the last three days, newest first."""

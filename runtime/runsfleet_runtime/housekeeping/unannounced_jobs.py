@@ -49,7 +49,7 @@ MIN_AGE_SECONDS: Final = 300.0
 """A delivery comes within seconds, and one that failed is repeated within these five minutes."""
 ACTIVE_REQUESTS: Final = 150
 OTHER_REQUESTS: Final = 50
-"""Requests in a run, for either kind of repository; 2,400 an hour with a run in five minutes."""
+"""Requests in a run, for either kind of repository; 1,200 an hour with a run in ten minutes."""
 RUNS_AT_ONCE: Final = 30
 """Most runs of a repository whose jobs are asked for in a run; the rest have their turn later."""
 RESERVED_SHARE: Final = 0.4
