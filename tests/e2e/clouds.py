@@ -25,6 +25,7 @@ class Cloud:
 
     running: RunningCloud
     client: CloudClient
+    state: Path
 
     def run(self, workflow: str, *, jobs: int = 1, timeout: float = 120.0) -> Outcome:
         """Run a workflow of the examples."""
@@ -90,7 +91,7 @@ def started(state: Path, *, strict: bool) -> Iterator[Cloud]:
             os.environ[STATE_VARIABLE] = before
     directory = running.endpoints.directory
     try:
-        yield Cloud(running, CloudClient(running.endpoints))
+        yield Cloud(running, CloudClient(running.endpoints), state)
     finally:
         running.end()
     assert gone(directory), processes_of(directory)
