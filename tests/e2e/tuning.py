@@ -29,6 +29,7 @@ def client(cloud: Cloud, service: str) -> Any:
         region_name=endpoints.region,
         aws_access_key_id=endpoints.access_key,
         aws_secret_access_key=endpoints.secret_key,
+        verify=endpoints.ca_bundle,
     )
 
 
