@@ -1,8 +1,8 @@
 """How many AWS and GitHub requests a job takes, counted from the record. Pure.
 
 Counted is what functions and instances ask for. What the operator, the CDK CLI and the hypervisor
-do is nobody's job, nor is what a function asks once in its life (secrets, a token for GitHub): that
-is told apart as `once`.
+do is nobody's job, nor is what a function asks once in its life (secrets, a token for GitHub), nor
+what sweeps ask by the clock: that is told apart as `once`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ _ONCE = {
     ("github", "GET /repos/{owner}/{repo}/installation"),
 }
 
+_BY_THE_CLOCK = "housekeeping"
+
 
 @dataclass(frozen=True, slots=True)
 class UsageLine:
     """Equal requests of one kind of caller.
 
     Args:
-        caller: `webhook`, `dispatch`, `termination`, another function's name, or `instance`.
+        caller: `webhook`, `dispatch`, `termination`, `events`, `housekeeping`, another function's
+            name, or `instance`.
         service: Signing name, or `github`.
         action: For example `SendMessage`.
         count: How many.
@@ -117,7 +120,12 @@ def usage_of(
         counts[key] += 1
         failures[key] += int(request["status"]) >= 400  # noqa: PLR2004
     lines = [
-        UsageLine(*key, count=count, failed=failures[key], once=key[1:] in _ONCE)
+        UsageLine(
+            *key,
+            count=count,
+            failed=failures[key],
+            once=key[1:] in _ONCE or key[0] == _BY_THE_CLOCK,
+        )
         for key, count in sorted(counts.items(), key=lambda item: (item[0][1] == "github", item[0]))
     ]
     return CallUsage(jobs, tuple(lines))
@@ -135,6 +143,8 @@ def caller_of(caller: str) -> str | None:
         "webhook": ("intake", "webhook"),
         "dispatch": ("dispatch",),
         "termination": ("termination",),
+        "events": ("events",),
+        _BY_THE_CLOCK: ("housekeeping",),
     }.items():
         if any(mark in lowered for mark in marks):
             return part

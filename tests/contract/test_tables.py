@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from runsfleet_runtime.contract import tables
 from runsfleet_runtime.contract.tables import (
     TTL_ATTRIBUTE,
     AuditAttr,
@@ -119,12 +118,17 @@ def _queried() -> set[str]:
                     for key, value in pairs
                     if isinstance(key, ast.Constant) and key.value == "IndexName"
                 }
-    return {_text(name) for name in found}
+    return {name for expression in found for name in _texts(expression)}
 
 
-def _text(expression: str) -> str:
-    """Return the text of a literal, or of a name of the contract such as ``JobIndex.BY_RUN``."""
+def _texts(expression: str) -> set[str]:
+    """Return what an expression may be: a literal, a name of the contract, or any of an enum's.
+
+    ``JobIndex.BY_RUN.value`` is one name; ``index.value`` of an argument may be each.
+    """
     if expression[0] in "'\"":
-        return str(ast.literal_eval(expression))
+        return {str(ast.literal_eval(expression))}
     kind, member, *_ = expression.split(".")
-    return str(getattr(tables, kind)[member].value)
+    if kind == JobIndex.__name__:
+        return {JobIndex[member].value}
+    return {index.value for index in JobIndex}
