@@ -6,6 +6,7 @@ left out when the record says otherwise by now; what it does not name yet is fou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -44,61 +45,63 @@ class DynamoDBJobReader:
 
     def of_instance(self, instance_id: str) -> JobRecord | None:
         """Read the record that names an instance; see ``ReadsJobs``."""
-        found = self._read(JobIndex.BY_INSTANCE, {JobAttr.INSTANCE_ID: instance_id})
+        found = self._read(
+            {
+                "IndexName": JobIndex.BY_INSTANCE.value,
+                "KeyConditionExpression": "#instance = :instance",
+                "ExpressionAttributeNames": {"#instance": JobAttr.INSTANCE_ID.value},
+                "ExpressionAttributeValues": {":instance": to_attribute(instance_id)},
+            }
+        )
         return next((r for r in found if r.instance_id == instance_id), None)
 
     def of_run(self, run_id: int) -> Sequence[JobRecord]:
         """Read the records of a run; see ``ReadsJobs``."""
-        return list(self._read(JobIndex.BY_RUN, {JobAttr.RUN_ID: run_id}))
+        found = self._read(
+            {
+                "IndexName": JobIndex.BY_RUN.value,
+                "KeyConditionExpression": "#run = :run",
+                "ExpressionAttributeNames": {"#run": JobAttr.RUN_ID.value},
+                "ExpressionAttributeValues": {":run": to_attribute(run_id)},
+            }
+        )
+        return list(found)
 
     def in_status(
         self, status: JobStatus, *, updated_before: float, limit: int | None = None
     ) -> Iterator[JobRecord]:
         """Read the records of a status; see ``ReadsJobs``."""
         found = self._read(
-            JobIndex.BY_STATUS, {JobAttr.STATUS: status.value}, updated_before, limit
+            {
+                "IndexName": JobIndex.BY_STATUS.value,
+                "KeyConditionExpression": "#status = :status AND #updated < :before",
+                "ExpressionAttributeNames": {
+                    "#status": JobAttr.STATUS.value,
+                    "#updated": JobAttr.UPDATED_AT.value,
+                },
+                "ExpressionAttributeValues": {
+                    ":status": to_attribute(status.value),
+                    ":before": to_attribute(updated_before),
+                },
+            },
+            limit,
         )
         return (r for r in found if r.status is status and r.updated_at < updated_before)
 
-    def _read(
-        self,
-        index: JobIndex,
-        where: Mapping[JobAttr, Any],
-        updated_before: float | None = None,
-        limit: int | None = None,
-    ) -> Iterator[JobRecord]:
+    def _read(self, query: Mapping[str, Any], limit: int | None = None) -> Iterator[JobRecord]:
         """Yield the records that an index names, by its order."""
-        for number, job_id in enumerate(self._named(index, where, updated_before)):
-            if limit is not None and number >= limit:
-                return
+        for job_id in itertools.islice(self._named(query), limit):
             record = self.get(job_id)
             if record is not None:
                 yield record
 
-    def _named(
-        self, index: JobIndex, where: Mapping[JobAttr, Any], updated_before: float | None
-    ) -> Iterator[int]:
-        ((attribute, value),) = where.items()
-        names = {"#key": attribute.value}
-        values = {":key": to_attribute(value)}
-        condition = "#key = :key"
-        if updated_before is not None:
-            names["#updated"] = JobAttr.UPDATED_AT.value
-            values[":before"] = to_attribute(updated_before)
-            condition += " AND #updated < :before"
-        request: dict[str, Any] = {
-            "TableName": self._table,
-            "IndexName": index.value,
-            "KeyConditionExpression": condition,
-            "ExpressionAttributeNames": names,
-            "ExpressionAttributeValues": values,
-            "Limit": _PAGE,
-        }
+    def _named(self, query: Mapping[str, Any]) -> Iterator[int]:
+        request = {"TableName": self._table, "Limit": _PAGE, **query}
         while True:
             try:
                 answer = self._client.query(**request)
             except (ClientError, BotoCoreError) as error:
-                raise RecordUnknownError(f"{index.value} of {value} could not be read") from error
+                raise RecordUnknownError(f"{query['IndexName']} could not be read") from error
             yield from (int(text(item, JobAttr.ID)) for item in answer.get("Items", ()))
             last = answer.get("LastEvaluatedKey")
             if not last:
