@@ -57,6 +57,11 @@ _READ_SECONDS: Final = 10
 _ATTEMPTS: Final = 3
 _CONNECTIONS: Final = 10  # dispatch configures ten runners at once
 
+# Closed jobs are archived and then deleted by a sweep (old_jobs). DynamoDB's own expiry is for what
+# that could not take, so it lies behind; dispatch, which closes few, does not know the retention.
+_ARCHIVING_SECONDS: Final = 7 * 24 * 3600
+_LONGEST_RETENTION_SECONDS: Final = 90 * 24 * 3600
+
 _T = TypeVar("_T")
 
 
@@ -211,6 +216,7 @@ def dispatch() -> DispatchFunction:
             environment.jobs_table,
             lease_seconds=environment.claim_lease_seconds,
             deadline_seconds=environment.job_deadline_seconds,
+            retention_seconds=_LONGEST_RETENTION_SECONDS + _ARCHIVING_SECONDS,
             caps=_caps(environment),
         ),
         history=DynamoDBJobReader(client("dynamodb"), environment.jobs_table),
@@ -449,7 +455,7 @@ def _records(environment: RecordsEnvironment) -> DynamoDBJobs:
         client("dynamodb"),
         environment.jobs_table,
         deadline_seconds=environment.job_deadline_seconds,
-        retention_seconds=environment.job_retention_days * 24 * 3600,
+        retention_seconds=environment.job_retention_days * 24 * 3600 + _ARCHIVING_SECONDS,
         caps=_caps(environment),
     )
 

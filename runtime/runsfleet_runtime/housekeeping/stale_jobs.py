@@ -93,6 +93,8 @@ def decide(found: StaleJob, *, now: float) -> Verdict:
             return spare("claimed")
         case JobStatus.QUEUED:
             return spare("its turn may come")
+        case JobStatus.LAUNCHED | JobStatus.RUNNING if not record.instance_id:
+            return Verdict(REDISPATCH, "it names no instance")
         case JobStatus.LAUNCHED | JobStatus.RUNNING:
             return _judge_open(record.updated_at, found.is_instance_gone, now)
         case _:
@@ -176,6 +178,7 @@ class StaleJobs:
         is_gone = (
             found.is_instance_gone
             and found.open_job is not None
+            and found.open_job.instance_id != ""
             and self._instances.find(found.open_job.instance_id) is None
         )
         record = self._records.get(_job_id(found))

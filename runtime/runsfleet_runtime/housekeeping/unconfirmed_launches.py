@@ -62,6 +62,8 @@ def decide(found: Unconfirmed, *, bound: float, now: float) -> Verdict:
     record = found.record
     if record.status is not JobStatus.LAUNCHED:
         return spare("it reported meanwhile")
+    if not record.instance_id:
+        return spare("it names no instance")  # stale_jobs' matter
     if now - record.launched_at <= bound:
         return spare("young")
     if not found.is_looked_up:

@@ -104,6 +104,15 @@ def test_claim_whose_message_is_lost_is_dispatched_again() -> None:
     assert world.redispatcher.asked == [(1, Cause.STILL_QUEUED, 0)]
 
 
+def test_record_that_names_no_instance_is_not_stuck() -> None:
+    """Scenario 47: a row that lacks attributes is moved on as well, and nobody is told of it."""
+    world = World(Records().add(record(status=JobStatus.RUNNING, instance_id="")))
+    world.sweep()
+    assert world.redispatcher.asked == [(1, Cause.STILL_QUEUED, 0)]
+    assert world.departures.told == []
+    assert world.ec2.calls["find"] == 0
+
+
 def test_job_past_its_deadline_is_closed() -> None:
     """Queued beyond the time for which GitHub keeps it: closed by the one way, with a reason."""
     overdue = record(status=JobStatus.QUEUED, deadline=NOW - 700)
