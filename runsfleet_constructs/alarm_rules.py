@@ -49,6 +49,7 @@ class FleetAlarm(StrEnum):
     RATE_LIMIT_LOW = "RateLimitLow"
     RUNNER_VERSION_OLD = "RunnerVersionOld"
     PERMISSIONS_MISSING = "PermissionsMissing"
+    COST_UNUSUAL = "CostUnusual"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,13 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
         AlarmRule(
             alarm=FleetAlarm.JOBS_EXPIRED,
             meaning="A job was given up: past its deadline, out of tries, or refused for good.",
-            metric=lambda f, p: f.metrics.metric(Metric.JOBS_EXPIRED, period=p),
+            metric=lambda f, p: _sum_of(
+                p,
+                dispatch=f.metrics.metric(Metric.JOBS_EXPIRED, period=p),
+                reports=f.metrics.metric(Metric.JOBS_GIVEN_UP, period=p),
+                events=f.metrics.metric(Metric.JOBS_GIVEN_UP_BY_EVENTS, period=p),
+                sweeps=f.metrics.metric(Metric.JOBS_GIVEN_UP_BY_SWEEPS, period=p),
+            ),
             threshold=1,
             period=minute,
             is_critical=True,
@@ -307,6 +314,16 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
             metric=lambda f, p: f.metrics.metric(Metric.PERMISSIONS_MISSING, period=p),
             threshold=1,
             period=five,
+        ),
+        AlarmRule(
+            alarm=FleetAlarm.COST_UNUSUAL,
+            meaning="Yesterday cost more than twice what is usual, and five dollars more.",
+            metric=lambda f, p: f.metrics.metric(
+                Metric.COST_UNUSUAL, period=p, statistic="Maximum"
+            ),
+            threshold=1,
+            period=five,
+            missing=_AS_BEFORE,
         ),
     )
 

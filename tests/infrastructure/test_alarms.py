@@ -109,6 +109,7 @@ class Fleet:
             self.put("GitHubRateLimitLeft", at, 11_000)
         if at % DAY < MINUTE:
             self.put("RunnerVersionDaysLeft", at, 25)
+            self.put("CostUnusual", at, 0)
         for name in ("Dispatch", "Termination", "Events", "Housekeeping", "Intake"):
             self.function(name, at, Errors=0.0, Throttles=0.0)
 
@@ -158,6 +159,7 @@ TROUBLES: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.RATE_LIMIT_LOW: lambda f, t: f.put("GitHubRateLimitLeft", t, 100),
     FleetAlarm.RUNNER_VERSION_OLD: lambda f, t: f.put("RunnerVersionDaysLeft", t, 3),
     FleetAlarm.PERMISSIONS_MISSING: lambda f, t: f.put("PermissionsMissing", t, 1),
+    FleetAlarm.COST_UNUSUAL: lambda f, t: f.put("CostUnusual", t, 1),
 }
 
 # what stops with a trouble, so that the normal minute does not hide it
@@ -172,6 +174,7 @@ STOPS: Mapping[FleetAlarm, frozenset[str]] = {
 RECOVERY: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.RATE_LIMIT_LOW: lambda f, t: f.put("GitHubRateLimitLeft", t, 11_000),
     FleetAlarm.RUNNER_VERSION_OLD: lambda f, t: f.put("RunnerVersionDaysLeft", t, 30),
+    FleetAlarm.COST_UNUSUAL: lambda f, t: f.put("CostUnusual", t, 0),
 }
 
 
