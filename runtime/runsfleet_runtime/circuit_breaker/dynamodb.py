@@ -4,7 +4,7 @@ Gotchas:
 
 - Changes go in one transaction, so that an outage that fails sixty offerings at once costs three
   calls. When one circuit was written meanwhile the whole transaction is cancelled; the others are
-  then written one by one.
+  then written without it.
 - A circuit and its audit row are one transaction: neither is there without the other.
 - botocore gives each transaction a token, so a call whose answer was lost is not made twice by its
   own repetition. A change whose outcome stays unknown counts as not made: a failure that is told
@@ -107,25 +107,30 @@ class DynamoDBCircuits:
             reasons = error.response.get("CancellationReasons")
             if reasons is None:
                 raise CircuitsUnknownError(f"{self._table} was not written: {error}") from error
-            return self._apart(changes, groups, reasons)
+            return self._without_refused(changes, groups, reasons)
         except BotoCoreError as error:
             raise CircuitsUnknownError(f"{self._table} was not written: {error}") from error
         return list(stored)
 
-    def _apart(
+    def _without_refused(
         self,
         changes: Sequence[Change],
         groups: Sequence[Sequence[Mapping[str, Any]]],
         reasons: Sequence[Mapping[str, Any]],
     ) -> list[Circuit | None]:
-        """Write one by one what was cancelled because of another."""
-        written: list[Circuit | None] = []
+        """Write what was cancelled only because of another; each round is smaller than the last."""
+        kept: list[int] = []
         position = 0
-        for change, group in zip(changes, groups, strict=True):
+        for index, group in enumerate(groups):
             codes = {reason.get("Code") for reason in reasons[position : position + len(group)]}
             position += len(group)
-            is_refused = len(changes) == 1 or codes & _REFUSED
-            written += [None] if is_refused else self._write([change])
+            if not codes & _REFUSED:
+                kept.append(index)
+        written: list[Circuit | None] = [None] * len(changes)
+        if len(kept) < len(changes):
+            again = self._write([changes[index] for index in kept]) if kept else []
+            for index, circuit in zip(kept, again, strict=True):
+                written[index] = circuit
         return written
 
     def _actions(self, change: Change, circuit: Circuit) -> list[Mapping[str, Any]]:
