@@ -5,15 +5,26 @@ What is imported here is imported by every command; the rest is imported by the 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from runsfleet_cli.options import (
+    Fleet,
+    Json,
+    Local,
+    Note,
+    OperatorError,
+    Profile,
+    Region,
+    console,
+    open_session,
+    told_errors,
+)
 
 if TYPE_CHECKING:
     from runsfleet_cli.deployed import AwsSession, FleetEnvironment
@@ -36,14 +47,6 @@ Offerings = Annotated[
         metavar="OFFERING", help="CAPACITY:TYPE:ZONE, such as spot:c7g.xlarge:eu-central-1a."
     ),
 ]
-Note = Annotated[str, typer.Option("--note", "-n", help="Why; kept in the audit table.")]
-Fleet = Annotated[
-    str | None, typer.Option("--fleet", help="Name of the fleet, where there are several.")
-]
-Region = Annotated[str | None, typer.Option("--region", help="Region of the fleet.")]
-Profile = Annotated[str | None, typer.Option("--profile", help="Profile of the AWS configuration.")]
-Local = Annotated[bool, typer.Option("--local", help="The local cloud that is up.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 @app.command("list")
@@ -59,7 +62,7 @@ def list_circuits(
     as_json: Json = False,
 ) -> None:
     """Offerings that failed lately, the ones that are left out first."""
-    with _errors():
+    with told_errors():
         session, found = _find(fleet, region, profile, local=local)
         circuits = _control(session, found, actor="").circuits()
         _show(found, circuits if every else _notable(circuits, found), as_json=as_json)
@@ -80,7 +83,7 @@ def open_circuits(
     as_json: Json = False,
 ) -> None:
     """Leave offerings out for a time, whatever they deliver; one launch tries each afterwards."""
-    with _errors():
+    with told_errors():
         named, seconds = _named(offerings), _seconds(duration)
         session, found = _find(fleet, region, profile, local=local)
         _check_served(named, found)
@@ -100,7 +103,7 @@ def close_circuits(
     as_json: Json = False,
 ) -> None:
     """Use offerings again at once; should they fail again, the cool-down grows as it would have."""
-    with _errors():
+    with told_errors():
         named = _named(offerings)
         session, found = _find(fleet, region, profile, local=local)
         control = _control(session, found, actor=session.caller())
@@ -123,7 +126,7 @@ def reset_circuits(
     as_json: Json = False,
 ) -> None:
     """Close circuits and forget all that was counted: failures, relapses, openings by hand."""
-    with _errors():
+    with told_errors():
         named = _named(offerings or [])
         session, found = _find(fleet, region, profile, local=local)
         control = _control(session, found, actor=session.caller())
@@ -132,16 +135,10 @@ def reset_circuits(
         _show(found, control.reset(named, note=note), as_json=as_json)
 
 
-class BreakerCommandError(Exception):
-    """A command cannot do what it was asked; the message says what to do."""
-
-
 def _find(
     fleet: str | None, region: str | None, profile: str | None, *, local: bool
 ) -> tuple[AwsSession, FleetEnvironment]:
-    from runsfleet_cli.deployed import AwsAccess
-
-    session = AwsAccess(region, profile, local=local).session()
+    session = open_session(region, profile, local=local)
     return session, session.fleet(fleet)
 
 
@@ -178,7 +175,7 @@ def _seconds(text: str) -> int:
     parts = re.findall(r"(\d+)([smhd])", text) if _DURATION.fullmatch(text) else []
     seconds = sum(int(number) * _UNITS[unit] for number, unit in parts)
     if not 0 < seconds <= LONGEST_DAYS * _UNITS["d"]:
-        raise BreakerCommandError(
+        raise OperatorError(
             f"--for must be a duration such as 90s, 30m, 2h or 1d, up to {LONGEST_DAYS}d, "
             f"got {text!r}"
         )
@@ -196,9 +193,9 @@ def _check_served(offerings: Sequence[Offering], found: FleetEnvironment) -> Non
         if kind not in CATALOGUE:
             close = difflib.get_close_matches(kind, CATALOGUE, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise BreakerCommandError(f"no fleet launches the instance type {kind!r}{hint}")
+            raise OperatorError(f"no fleet launches the instance type {kind!r}{hint}")
         if found.zones and zone not in found.zones:
-            raise BreakerCommandError(
+            raise OperatorError(
                 f"the fleet {found.fleet} has no subnet in {zone!r}; its zones are "
                 f"{', '.join(found.zones)}"
             )
@@ -208,7 +205,7 @@ def _check_known(offerings: Sequence[Offering], circuits: Sequence[Circuit]) -> 
     known = {circuit.offering for circuit in circuits}
     for offering in offerings:
         if offering not in known:
-            raise BreakerCommandError(
+            raise OperatorError(
                 f"nothing is known against {offering.key}; see `runsfleet breaker list --all`"
             )
 
@@ -236,7 +233,6 @@ def _show(found: FleetEnvironment, circuits: Sequence[Circuit], *, as_json: bool
     if not ordered:
         typer.echo(f"no offering of the fleet {found.fleet} is left out or failed lately")
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -255,10 +251,7 @@ def _show(found: FleetEnvironment, circuits: Sequence[Circuit], *, as_json: bool
             f"{circuit.trips}x" if circuit.trips else "",
             escape(circuit.reason),
         )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=180)  # a file has no edge to wrap at
-    console.print(table)
+    console().print(table)
 
 
 def _until(circuit: Circuit, now: float) -> str:
@@ -290,36 +283,3 @@ def _document(circuit: Circuit, now: float) -> dict[str, Any]:
         "reason": circuit.reason,
         "updated_at": circuit.updated_at,
     }
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """One sentence and exit code 1 for what is expected to fail."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from runsfleet_cli.deployed import FleetNotFoundError
-    from runsfleet_cli.local.found import CommandError
-    from runsfleet_runtime.circuit_breaker.model import MalformedOfferingError
-    from runsfleet_runtime.circuit_breaker.ports import CircuitsUnknownError
-
-    try:
-        yield
-    except (
-        BotoCoreError,
-        BreakerCommandError,
-        CircuitsUnknownError,
-        ClientError,
-        CommandError,
-        FleetNotFoundError,
-        MalformedOfferingError,
-    ) as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        # whoever read our output has seen enough
-        sys.stderr.close()
-        raise typer.Exit(0) from None
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"runsfleet: {message}", err=True)
-    raise typer.Exit(1)

@@ -6,14 +6,17 @@ and the physical names of its tables (see `runsfleet_runtime.contract.environmen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runsfleet_runtime.contract.environment import (
     BreakerEnvironment,
+    LaunchTarget,
     MalformedEnvironmentError,
+    SlotsEnvironment,
     SubnetZone,
+    variable_name,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +46,33 @@ class FleetEnvironment(BreakerEnvironment):
     def zones(self) -> tuple[str, ...]:
         """The zones that it launches in; empty when they are not known."""
         return tuple(sorted({subnet.availability_zone for subnet in self.subnet_zones}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatedEnvironment(FleetEnvironment, SlotsEnvironment):
+    """What all functions of a fleet tell about it together: a variable means the same in each.
+
+    Attributes:
+        jobs_table: Table of jobs.
+        jobs_queue_url: The FIFO jobs queue.
+        launch_targets: How instances of each platform are launched.
+        dead_letter_queue_urls: Each queue and its dead-letter queue.
+        job_deadline_seconds: GitHub fails a job that waited this long.
+        job_retention_days: Closed jobs are kept this long.
+    """
+
+    jobs_table: str
+    jobs_queue_url: str
+    launch_targets: tuple[LaunchTarget, ...]
+    dead_letter_queue_urls: tuple[dict[str, str], ...]
+    job_deadline_seconds: int = 24 * 3600
+    job_retention_days: int = 7
+
+
+@dataclass(frozen=True)
+class _Function:
+    name: str
+    variables: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,6 +137,7 @@ class AwsSession:
         self._endpoint = endpoint
         self._ca_bundle = ca_bundle
         self.region = session.region_name or ""
+        self._found: Sequence[_Function] | None = None
 
     def client(self, service: str) -> Any:
         """Return a client of a service."""
@@ -138,9 +169,9 @@ class AwsSession:
             FleetNotFoundError: If there is none, or if it is not clear which is meant.
         """
         found: dict[str, FleetEnvironment] = {}
-        for variables in self._functions():
+        for function in self._functions():
             try:
-                told = FleetEnvironment.from_environ(variables)
+                told = FleetEnvironment.from_environ(function.variables)
             except MalformedEnvironmentError:
                 continue  # somebody else's, or a function that has no part in it
             if told.fleet not in found or told.subnet_zones:
@@ -163,8 +194,56 @@ class AwsSession:
             )
         return found[name] if name is not None else next(iter(found.values()))
 
-    def _functions(self) -> Iterator[dict[str, str]]:
-        """Yield the variables of every function of the account in the region."""
-        for page in self.client("lambda").get_paginator("list_functions").paginate():
-            for function in page["Functions"]:
-                yield function.get("Environment", {}).get("Variables", {})
+    def operated(self, name: str | None) -> OperatedEnvironment:
+        """Find a fleet with all that its functions know.
+
+        Args:
+            name: Its name; may be left out where there is one only.
+
+        Raises:
+            FleetNotFoundError: If there is none, or if it is not clear which is meant.
+            MalformedEnvironmentError: If it was deployed by another version of this package.
+        """
+        together: dict[str, str] = {}
+        for function in self._of(self.fleet(name).fleet):
+            together |= function.variables
+        return OperatedEnvironment.from_environ(together)
+
+    def sweep_queue_url(self, found: OperatedEnvironment) -> str:
+        """Return the queue that wakes the function which carries out a fleet's sweeps.
+
+        Raises:
+            FleetNotFoundError: If nothing wakes it.
+        """
+        wanted = variable_name("dead_letter_queue_urls")
+        urls = [pair["queue"] for pair in found.dead_letter_queue_urls]
+        client = self.client("lambda")
+        for function in self._of(found.fleet):
+            if wanted not in function.variables:
+                continue
+            answer = client.list_event_source_mappings(FunctionName=function.name)
+            sources = {
+                m["EventSourceArn"].rpartition(":")[2] for m in answer["EventSourceMappings"]
+            }
+            for url in urls:
+                if url.rpartition("/")[2] in sources:
+                    return url
+        raise FleetNotFoundError(
+            f"no queue wakes the housekeeping function of the fleet {found.fleet}; deploy it again"
+        )
+
+    def _of(self, fleet: str) -> list[_Function]:
+        """Return the functions of a fleet."""
+        own = variable_name("fleet")
+        return [f for f in self._functions() if f.variables.get(own) == fleet]
+
+    def _functions(self) -> Sequence[_Function]:
+        """Return every function of the account in the region."""
+        if self._found is None:
+            pages = self.client("lambda").get_paginator("list_functions").paginate()
+            self._found = [
+                _Function(f["FunctionName"], f.get("Environment", {}).get("Variables", {}))
+                for page in pages
+                for f in page["Functions"]
+            ]
+        return self._found

@@ -8,6 +8,7 @@ import typer
 
 from runsfleet_cli.breaker_commands import app as breaker
 from runsfleet_cli.local.commands import app as local
+from runsfleet_cli.operate.commands import register
 from runsfleet_runtime.version import __version__
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(local, name="local")
 app.add_typer(breaker, name="breaker")
+register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -130,6 +130,16 @@ def runner_package_key(version: str, platform: str, filename: str) -> str:
     return f"runners/{version}/{platform}/{filename}"
 
 
+def session_document(fleet: str) -> str:
+    """Return the name of the SSM document by which shells on a fleet's instances are opened.
+
+    Example:
+        >>> session_document("dev")
+        'runs-fleet-dev-session'
+    """
+    return f"runs-fleet-{fleet}-session"
+
+
 def log_stream(instance_id: str, job_id: int) -> str:
     """Return the log stream of an instance and the job that it was launched for.
 

@@ -1,0 +1,1 @@
+"""Commands for the operator of a deployed fleet: jobs, instances, sessions, logs, audit rows."""
