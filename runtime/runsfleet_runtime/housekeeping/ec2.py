@@ -10,7 +10,7 @@ Gotchas:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -93,10 +93,12 @@ class Ec2FleetInstances(_Tagged):
         """
         filters = self._filters(instance_id=[key], instance_state_name=_PRESENT)
         answer = _asked(lambda: self._client.describe_instances(Filters=filters))
-        for reservation in answer.get("Reservations", []):
-            for found in reservation.get("Instances", []):
-                return _instance(found)
-        return None
+        found = (
+            _instance(instance)
+            for reservation in answer.get("Reservations", [])
+            for instance in reservation.get("Instances", [])
+        )
+        return _named(found, key)
 
     def end(self, key: str) -> None:
         """Terminate an instance; one that is gone is done with.
@@ -131,7 +133,11 @@ class Ec2Presence:
             {"Name": "instance-state-name", "Values": [*_PRESENT, "shutting-down"]},
         ]
         answer = _asked(lambda: self._client.describe_instances(Filters=filters))
-        return any(found.get("Instances") for found in answer.get("Reservations", []))
+        return any(
+            found["InstanceId"] == instance_id
+            for reservation in answer.get("Reservations", [])
+            for found in reservation.get("Instances", [])
+        )
 
 
 class Ec2Volumes(_Tagged):
@@ -150,7 +156,7 @@ class Ec2Volumes(_Tagged):
         """Return a volume if it is still unused; raises ``SweepError``."""
         filters = self._filters(volume_id=[key], status=["available"])
         answer = _asked(lambda: self._client.describe_volumes(Filters=filters))
-        return next((_volume(found) for found in answer.get("Volumes", [])), None)
+        return _named((_volume(found) for found in answer.get("Volumes", [])), key)
 
     def end(self, key: str) -> None:
         """Delete a volume; EC2 refuses it while an instance has it. Raises ``SweepError``."""
@@ -175,7 +181,7 @@ class Ec2Interfaces(_Tagged):
         """Return an interface if it is still unused; raises ``SweepError``."""
         filters = self._filters(network_interface_id=[key], status=["available"])
         answer = _asked(lambda: self._client.describe_network_interfaces(Filters=filters))
-        return next((_interface(found) for found in answer.get("NetworkInterfaces", [])), None)
+        return _named((_interface(found) for found in answer.get("NetworkInterfaces", [])), key)
 
     def end(self, key: str) -> None:
         """Delete an interface; EC2 refuses it while it is attached. Raises ``SweepError``."""
@@ -183,6 +189,11 @@ class Ec2Interfaces(_Tagged):
             lambda: self._client.delete_network_interface(NetworkInterfaceId=key),
             done="InvalidNetworkInterfaceID.NotFound",
         )
+
+
+def _named(found: Iterable[Leftover], key: str) -> Leftover | None:
+    """Return what has this id, whatever a filter let through: emulators do not know all of them."""
+    return next((leftover for leftover in found if leftover.key == key), None)
 
 
 def _asked(call: Callable[[], Any], *, done: str = "") -> Any:

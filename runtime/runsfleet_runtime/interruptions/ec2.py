@@ -44,6 +44,8 @@ class Ec2Instances:
             raise InstanceUnknownError(f"{instance_id} could not be asked for: {error}") from error
         for reservation in answer.get("Reservations", []):
             for found in reservation.get("Instances", []):
+                if found.get("InstanceId") != instance_id:
+                    continue  # not every emulator knows that filter
                 return Instance(
                     instance_id=instance_id,
                     instance_type=str(found.get("InstanceType", "")),

@@ -118,6 +118,20 @@ def test_mark_and_keep_tag_are_seen(ec2: Ec2Client) -> None:
     assert found.condemned_at == 0
 
 
+def test_one_instance_is_never_taken_for_another(ec2: Ec2Client) -> None:
+    """What comes back under another id, as from an emulator that knows no such filter, is none."""
+    ec2.launch()
+    (ended,) = ec2.launch()
+    ec2.client.terminate_instances(InstanceIds=[ended])
+
+    class Careless:
+        def describe_instances(self, *, Filters: list[Any]) -> Any:  # noqa: N803  botocore's name
+            known = [f for f in Filters if f["Name"] != "instance-id"]
+            return ec2.client.describe_instances(Filters=known)
+
+    assert Ec2FleetInstances(Careless(), fleet="dev").find(ended) is None
+
+
 def test_instance_is_terminated_and_then_not_found(ec2: Ec2Client) -> None:
     """One that has ended, that EC2 forgot, or that is another fleet's is none."""
     (key,) = ec2.launch()
