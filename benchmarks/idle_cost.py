@@ -1,13 +1,15 @@
 """What a fleet costs in a month in which nobody builds, from its synthesized template.
 
 Everything billed by the hour or month, or busy while idle, is counted; what is billed by use alone
-is zero. A resource type that the model does not know is an error, so that a new one cannot slip
-through as free. Prices: us-east-1, public Price List of August 2026; free tiers are not deducted.
+is zero. What runs by the clock is counted with what each run takes. A resource type that the model
+does not know is an error, so that a new one cannot slip through as free. Prices: us-east-1, public
+Price List of August 2026; free tiers are not deducted.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,27 @@ DASHBOARD_USD: Final = 3.00
 INTERFACE_ENDPOINT_USD: Final = 0.01 * MONTH_HOURS  # a zone
 NAT_USD: Final = 0.045 * MONTH_HOURS
 KEY_USD: Final = 1.00
+METRIC_USD: Final = 0.30  # a series that gets a value in every hour
+
+# One run of a sweep that finds nothing. Schedule, message (sent, received, deleted) and invocation;
+# 512 MB of an arm64 function for a second, as cold starts are among them; a lease taken and given
+# back, and four reads of 4 KB; two lines of log.
+SCHEDULE_USD: Final = 1.00 / 1e6
+SWEEP_USD: Final = (
+    SCHEDULE_USD
+    + 3 * SQS_USD_PER_MILLION[False] / 1e6
+    + 0.20 / 1e6
+    + 0.5 * 1.0 * 0.0000133334
+    + 2 * 0.625 / 1e6
+    + 4 * 0.125 / 1e6
+    + 1500 * 0.50 / 1e9
+)
+# SweepRuns and GitHubRateLimitLeft; others get values once a day, or when something happens
+IDLE_SERIES: Final = 2
+
+_UNIT_HOURS: Final = {"minute": 1 / 60, "hour": 1.0, "day": 24.0}
+_RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
+_DAILY: Final = re.compile(r"cron\(\d+ \d+ \* \* \? \*\)")
 
 FREE_PREFIXES: Final = ("AWS::IAM::", "AWS::CDK::", "AWS::ApiGatewayV2::", "AWS::Events::Rule")
 FREE: Final = frozenset(
@@ -38,6 +61,7 @@ FREE: Final = frozenset(
         "AWS::Lambda::LayerVersion",
         "AWS::Lambda::Permission",
         "AWS::Logs::LogGroup",
+        "AWS::Scheduler::ScheduleGroup",
         "AWS::S3::Bucket",
         "AWS::S3::BucketPolicy",
         "AWS::SQS::Queue",
@@ -54,6 +78,8 @@ FREE: Final = frozenset(
         "AWS::EC2::VPCGatewayAttachment",
     }
 )
+
+_SWEEP: Final = "sweep"
 
 
 class UnknownPriceError(ValueError):
@@ -89,6 +115,7 @@ def idle_cost(template: Mapping[str, Any]) -> list[Item]:
     resources: Mapping[str, Any] = template["Resources"]
     prices: dict[str, Callable[[Mapping[str, Any]], Item]] = {
         "AWS::Lambda::EventSourceMapping": lambda r: _polling(r, resources),
+        "AWS::Scheduler::Schedule": _sweep,
         "AWS::EC2::VPCEndpoint": _endpoint,
         "AWS::EC2::NatGateway": lambda _: Item("NAT gateway", NAT_USD),
         "AWS::CloudWatch::Alarm": lambda _: Item("alarm", ALARM_USD),
@@ -113,7 +140,38 @@ def idle_cost(template: Mapping[str, Any]) -> list[Item]:
         if r["Type"] in prices
     ]
     items += [Item(f"secret {name}", SECRET_USD) for name in sorted(_secrets(resources))]
+    if any(item.what.startswith(_SWEEP) for item in items):
+        series = IDLE_SERIES * METRIC_USD
+        items.append(Item("metrics that sweeps write while nothing happens", series))
     return [item for item in items if item.usd]
+
+
+def _sweep(schedule: Mapping[str, Any]) -> Item:
+    is_paused = schedule.get("State") == "DISABLED"
+    runs = 0.0 if is_paused else runs_per_month(schedule["ScheduleExpression"])
+    task = json.loads(schedule["Target"]["Input"])["task"]
+    return Item(f"{_SWEEP} {task}, {runs:,.0f} runs", runs * SWEEP_USD)
+
+
+def runs_per_month(expression: str) -> float:
+    """Return how often a schedule falls due in a month.
+
+    Args:
+        expression: ``rate(…)``, or ``cron(…)`` of one time a day.
+
+    Raises:
+        UnknownPriceError: If it is another form.
+
+    Example:
+        >>> runs_per_month("rate(2 hours)")
+        365.0
+    """
+    rate = _RATE.fullmatch(expression)
+    if rate is not None:
+        return MONTH_HOURS / (int(rate[1]) * _UNIT_HOURS[rate[2]])
+    if _DAILY.fullmatch(expression):
+        return MONTH_HOURS / 24
+    raise UnknownPriceError(f"how often is {expression!r}? teach the model to read it")
 
 
 def _polling(mapping: Mapping[str, Any], resources: Mapping[str, Any]) -> Item:
