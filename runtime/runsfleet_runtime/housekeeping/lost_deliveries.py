@@ -130,7 +130,9 @@ class _Memory:
         state.clear()
         state["until"] = self.until
         if self.cursor is not None:
-            state["pass"] = {"cursor": self.cursor, "top": self.top, "healed": sorted(self.healed)}
+            # one that is left out is redelivered once more, which does no harm
+            healed = sorted(self.healed)[:MAX_OPEN]
+            state["pass"] = {"cursor": self.cursor, "top": self.top, "healed": healed}
         state["open"] = {
             one.guid: [one.delivery_id, one.action, one.failed_at, one.tries, one.tried_at]
             for one in self.open.values()

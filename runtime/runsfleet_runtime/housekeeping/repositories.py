@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final, Protocol, TypeVar
 
 from runsfleet_runtime.contract.metrics import Metric
@@ -22,8 +23,9 @@ ACTIVE_SECONDS: Final = 7 * 24 * 3600.0
 """A repository that had a job within it is active; records are kept as long."""
 REFRESHED_SECONDS: Final = 6 * 3600.0
 """Finding the active repositories reads the whole table of jobs."""
-MAX_ACTIVE: Final = 2_000
-"""About 50 bytes each, within DynamoDB's 400 KB for an item."""
+MAX_CHARACTERS: Final = 150_000
+"""Of one remembered list of names; two of them fit into DynamoDB's 400 KB for an item. Some 5,000
+names, as they usually are."""
 
 _T = TypeVar("_T", int, str)
 
@@ -100,11 +102,20 @@ def active_repositories(
     at = state.get("active_at")
     if isinstance(at, int | float) and 0 <= now - at < REFRESHED_SECONDS:
         return texts(state.get("active"))
-    found = sorted(jobs.repositories(since=now - ACTIVE_SECONDS))
-    if len(found) > MAX_ACTIVE:
-        log.warning("some active repositories are left out", extra={"active": len(found)})
-    state["active"], state["active_at"] = found[:MAX_ACTIVE], now
-    return found[:MAX_ACTIVE]
+    found = fitting(sorted(jobs.repositories(since=now - ACTIVE_SECONDS)))
+    state["active"], state["active_at"] = found, now
+    return found
+
+
+def fitting(names: Sequence[str]) -> list[str]:
+    """Return as many names as can be remembered, from the first; says so if those are not all."""
+    lengths = accumulate(len(name) + 3 for name in names)  # two quotes and a comma
+    found = [name for name, length in zip(names, lengths, strict=True) if length <= MAX_CHARACTERS]
+    if len(found) < len(names):
+        log.warning(
+            "some repositories are left out", extra={"known": len(names), "kept": len(found)}
+        )
+    return found
 
 
 def owner_of(repository: str) -> str:

@@ -31,6 +31,7 @@ from runsfleet_runtime.housekeeping.repositories import (
     ListsAccounts,
     RemembersRepositories,
     active_repositories,
+    fitting,
     from_after,
     mapping,
     owner_of,
@@ -54,7 +55,6 @@ RUNS_AT_ONCE: Final = 30
 """Most runs of a repository whose jobs are asked for in a run; the rest have their turn later."""
 RESERVED_SHARE: Final = 0.4
 """Below this share of GitHub's hourly allowance the rest is left to dispatch."""
-MAX_OTHERS: Final = 3_000
 _PER_REQUEST: Final = 100
 
 
@@ -183,15 +183,15 @@ class UnannouncedJobs:
         at = run.state.get("others_at")
         if isinstance(at, int | float) and 0 <= run.now - at < REFRESHED_SECONDS:
             return texts(run.state.get("others"))
-        found = sorted(
-            repository
-            for account in accounts.values()
-            for repository in self._accounts.repositories(account)
+        found = fitting(
+            sorted(
+                repository
+                for account in accounts.values()
+                for repository in self._accounts.repositories(account)
+            )
         )
-        if len(found) > MAX_OTHERS:
-            log.warning("some repositories are left out", extra={"repositories": len(found)})
-        run.state["others"], run.state["others_at"] = found[:MAX_OTHERS], run.now
-        return found[:MAX_OTHERS]
+        run.state["others"], run.state["others_at"] = found, run.now
+        return found
 
 
 class _Visit:

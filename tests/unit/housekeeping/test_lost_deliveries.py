@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -322,6 +324,17 @@ def test_more_failures_than_can_be_remembered(
     for _ in range(8):
         later(frame, task)
     assert len(set(github.redelivered)) == 55
+
+
+def test_what_is_remembered_fits_into_an_item(
+    frame: Frame, github: Log, task: LostDeliveries
+) -> None:
+    """However much fails at once: DynamoDB takes 400 KB."""
+    github.is_webhook_up = False
+    for _ in range(3000):
+        github.add(str(uuid.UUID(int=len(github.entries))), age=6 * MINUTE, action="completed")
+    frame.run(task)
+    assert 200_000 < len(json.dumps(frame.states[LEASE], separators=(",", ":"))) < 300_000
 
 
 def test_rate_limit_ends_the_run(frame: Frame, github: Log, task: LostDeliveries) -> None:

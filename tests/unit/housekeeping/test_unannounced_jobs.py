@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from runsfleet_runtime.contract.environment import RunnerLevel
@@ -248,6 +250,16 @@ def test_lists_are_kept_for_hours(world: World) -> None:
     world.frame.now += 6 * 3600
     world.frame.run(world.task)
     assert (world.records.scans, world.accounts.listed) == (2, 2)
+
+
+def test_what_is_remembered_fits_into_an_item(world: World) -> None:
+    """However many repositories there are, and however long their names: DynamoDB takes 400 KB."""
+    long = "x" * 90
+    world.accounts.reachable = {"octo": [f"octo/{long}{number}" for number in range(20_000)]}
+    world.records.known = {f"octo/{long}-{number}" for number in range(20_000)}
+    world.frame.run(world.task)
+    state = world.frame.states[LEASE]
+    assert 300_000 < len(json.dumps(state, separators=(",", ":"))) < 350_000
 
 
 def test_repository_with_many_runs_is_asked_in_turn(world: World) -> None:
