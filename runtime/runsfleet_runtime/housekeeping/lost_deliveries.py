@@ -133,10 +133,7 @@ class _Memory:
             # one that is left out is redelivered once more, which does no harm
             healed = sorted(self.healed)[:MAX_OPEN]
             state["pass"] = {"cursor": self.cursor, "top": self.top, "healed": healed}
-        state["open"] = {
-            one.guid: [one.delivery_id, one.action, one.failed_at, one.tries, one.tried_at]
-            for one in self.open.values()
-        }
+        state["open"] = {guid: _row(one) for guid, one in self.open.items()}
 
     @property
     def since(self) -> float:
@@ -258,14 +255,14 @@ class LostDeliveries:
             self._deliveries.redeliver(found.delivery_id)
         except NotFoundError:
             self._memory.open.pop(found.guid, None)
-            self._memory.keep_in(self._state)
+            self._state["open"].pop(found.guid, None)
             return False
         except RateLimitedError:
             self._is_limited = True
             raise
         tried = replace(found, tries=found.tries + 1, tried_at=self._clock())
         self._memory.open[found.guid] = tried
-        self._memory.keep_in(self._state)
+        self._state["open"][found.guid] = _row(tried)
         self._metrics.add(Metric.DELIVERIES_REDELIVERED)
         return True
 
@@ -313,3 +310,7 @@ class LostDeliveries:
             del self._memory.open[one.guid]
             self._metrics.add(Metric.DELIVERIES_GIVEN_UP)
         self._memory.keep_in(self._state)
+
+
+def _row(one: OpenDelivery) -> list[Any]:
+    return [one.delivery_id, one.action, one.failed_at, one.tries, one.tried_at]
