@@ -230,10 +230,12 @@ class OrphanedInstances:
             return False
         if self._clock() - instance.since > self._limits.lifetime + GRACE_SECONDS:
             return False  # no job may take so long
-        if not configured.repository:
+        # Parameter Store tells of no repository, its values are encrypted
+        repository = configured.repository or (found.record.job.repository if found.record else "")
+        if not repository:
             return True
         removal = self._registrar.deregister(
-            configured.repository,
+            repository,
             instance_id=instance.key,
             deadline=self._clock() + _QUESTION_SECONDS,
         )

@@ -144,6 +144,19 @@ def test_unknown_answers_destroy_nothing() -> None:
     assert world.ec2.ended == []
 
 
+def test_record_tells_where_the_runner_is_when_the_store_does_not() -> None:
+    """Parameter Store holds the repository encrypted; the record of the job names it."""
+    world = World(ec2=Ec2().add(instance(condemned_at=NOW - HOUR)))
+    world.records.add(record(status=JobStatus.COMPLETED, completed_at=NOW - HOUR))
+    world.configurations["i-1"] = Configured("", has_ended=False)
+    world.github.removal = Removal.BUSY
+    world.sweep()
+    assert world.ec2.ended == []
+    world.github.removal = Removal.ABSENT
+    world.sweep()
+    assert world.ec2.ended == ["i-1"]
+
+
 def test_runner_whose_end_was_noted_needs_no_question() -> None:
     """An instance that reported its end is ended even while GitHub does not answer."""
     world = World(ec2=Ec2().add(instance(condemned_at=NOW - HOUR)))
