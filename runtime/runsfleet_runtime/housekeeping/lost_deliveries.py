@@ -48,7 +48,7 @@ FIRST_PAUSE_SECONDS: Final = 4 * 60.0
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 """With the pause doubled each time, an event is redelivered 27 times at most."""
 MAX_PAGES: Final = 100
-"""Pages of a hundred in a run; 10,000 deliveries in five minutes are some 2,500 jobs."""
+"""Pages of a hundred at a stretch; 10,000 deliveries in five minutes are some 2,500 jobs."""
 MAX_OPEN: Final = 2_000
 """About 100 bytes each, within DynamoDB's 400 KB for an item. What is beyond stays unread."""
 _TOGETHER: Final = 25  # redeliveries between two looks at GitHub's rate limit
@@ -115,7 +115,7 @@ class _Memory:
                 memory.open[guid] = OpenDelivery(
                     guid=guid,
                     delivery_id=int(number),
-                    action=action,
+                    action=_ACTIONS[_ACTIONS.index(action)],
                     failed_at=float(failed_at),
                     tries=int(tries),
                     tried_at=float(tried_at),
@@ -267,33 +267,39 @@ class LostDeliveries:
         return True
 
     def _read(self) -> None:
-        memory = self._memory
-        was_resumed = memory.cursor is not None
+        """Read the log on: the rest of a pass that is under way, then what came since it began."""
+        was_resumed = self._memory.cursor is not None
+        if self._read_pass() and was_resumed:
+            self._read_pass()
+
+    def _read_pass(self) -> bool:
+        """Read down to what was read before; False if it is not reached."""
+        memory, cursor, is_done = self._memory, self._memory.cursor, False
         for _ in range(MAX_PAGES):
             try:
-                page = self._deliveries.page(memory.cursor)
-            except RefusedError:
+                page = self._deliveries.page(cursor)
+            except (NotFoundError, RefusedError):
                 # a cursor that GitHub does not know any more
                 memory.forget_pass()
                 memory.keep_in(self._state)
                 raise
             memory.take(page.deliveries)
-            if memory.is_full:
-                log.error("the log is not read on while so much is open", extra={"open": MAX_OPEN})
-                # from the newest next time: that is where successes show, which make room
-                memory.forget_pass()
+            is_done, cursor = memory.has_read(page), page.following
+            if is_done:
+                break
+            if not memory.is_full:  # never past what is not remembered
+                memory.cursor = cursor
                 memory.keep_in(self._state)
-                return
-            if memory.has_read(page):
-                memory.end_pass()
-                memory.keep_in(self._state)
-                if not was_resumed:
-                    return
-                was_resumed = False  # and what came since that pass began
-                continue
-            memory.cursor = page.following
-            memory.keep_in(self._state)
-        log.warning("the log is longer than a run may read; the next one goes on")
+        if memory.is_full:
+            log.error("more has failed than can be remembered", extra={"open": MAX_OPEN})
+            # all is read again, from the newest on: there successes show, which make room
+            memory.forget_pass()
+        elif is_done:
+            memory.end_pass()
+        else:
+            log.warning("the log is longer than a run may read; the next one goes on")
+        memory.keep_in(self._state)
+        return is_done and not memory.is_full
 
     def _give_up(self, now: float) -> None:
         late = [one for one in self._memory.open.values() if now > one.failed_at + GIVEN_UP_SECONDS]
