@@ -23,7 +23,11 @@ TIMEOUT = 60
 """Seconds; half of the queue's visibility timeout."""
 
 BATCH = 10
-"""Events at once. None waits for others to come: a spot warning leaves two minutes."""
+"""Events at once."""
+
+BATCHING_WINDOW = 1
+"""Seconds to wait for more: instances that were launched together end together, and a spot warning
+leaves two minutes."""
 
 CONCURRENCY = 5
 """Most batches at the same time: when EC2 takes a zone's spot capacity back, warnings come by the
@@ -92,7 +96,12 @@ class EventsFunction(FleetFunction):
             assets=assets,
             options=options or FunctionOptions(),
         )
-        self._consume(queues.events, batch_size=BATCH, max_concurrency=CONCURRENCY)
+        self._consume(
+            queues.events,
+            batch_size=BATCH,
+            max_concurrency=CONCURRENCY,
+            batching_window=cdk.Duration.seconds(BATCHING_WINDOW),
+        )
         # an event before its time is hidden again until then
         allow(self.role, ["sqs:ChangeMessageVisibility"], [queues.events.queue_arn])
         grant_records(self.role, github=github, queues=queues, tables=tables)

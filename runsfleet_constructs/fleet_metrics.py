@@ -157,6 +157,104 @@ class FleetMetricMethods:
         """
         return self.metrics.metric(Metric.JOB_DURATION, **options)
 
+    def metric_jobs_waiting(
+        self, *, scope: str | None = None, **options: Any
+    ) -> cloudwatch.IMetric:
+        """Jobs that found a cap on runners reached; they wait their turn.
+
+        Args:
+            scope: ``fleet``, ``owner`` or ``repository``; all together if left out.
+            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for all.
+        """
+        return self._of_kind(Metric.JOBS_WAITING, scope, options)
+
+    def metric_jobs_requeued(self, **options: Any) -> cloudwatch.Metric:
+        """Jobs that GitHub still had queued when their runner ended.
+
+        Args:
+            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
+        """
+        return self.metrics.metric(Metric.JOBS_REQUEUED, **options)
+
+    def metric_jobs_rerun(self, *, result: str | None = None, **options: Any) -> cloudwatch.IMetric:
+        """Interrupted jobs that had started, by what became of their re-run.
+
+        Args:
+            result: ``done``, ``not_needed`` or ``given_up``; all together if left out.
+            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for all.
+        """
+        return self._of_kind(Metric.JOBS_RERUN, result, options)
+
+    def metric_jobs_cancelled(self, **options: Any) -> cloudwatch.Metric:
+        """Jobs that ended at GitHub before a runner of the fleet had them.
+
+        Args:
+            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
+        """
+        return self.metrics.metric(Metric.JOBS_CANCELLED, **options)
+
+    def metric_spot_interruptions(
+        self, *, job: str | None = None, **options: Any
+    ) -> cloudwatch.IMetric:
+        """Warnings of EC2 that it takes an instance of the fleet back.
+
+        Args:
+            job: ``running``, ``launched`` or ``without_job``: what it had; all together if left
+                out.
+            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for all.
+        """
+        return self._of_kind(Metric.SPOT_INTERRUPTIONS, job, options)
+
+    def metric_instances_lost(
+        self, *, fate: str | None = None, **options: Any
+    ) -> cloudwatch.IMetric:
+        """Instances that ended without a report, by what became of their job.
+
+        Args:
+            fate: ``redispatched``, ``rerun`` or ``closed``; all together if left out.
+            options: As for ``cloudwatch.Metric``, or ``cloudwatch.MathExpression`` for all.
+        """
+        return self._of_kind(Metric.INSTANCES_LOST, fate, options)
+
+    def metric_breaker_open(
+        self, *, capacity_type: str = "spot", **options: Any
+    ) -> cloudwatch.Metric:
+        """Offerings of EC2 that launches leave out now.
+
+        Args:
+            capacity_type: ``spot`` (default) or ``on-demand``.
+            options: As for ``cloudwatch.Metric``; by default the maximum of five minutes.
+        """
+        return self.metrics.metric(
+            Metric.BREAKER_OPEN, kind=capacity_type, **{"statistic": "Maximum", **options}
+        )
+
+    def metric_sweeps_run(self, **options: Any) -> cloudwatch.Metric:
+        """Runs of sweeps.
+
+        Args:
+            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
+        """
+        return self.metrics.metric(Metric.SWEEP_RUNS, **options)
+
+    def metric_sweeps_failed(self, **options: Any) -> cloudwatch.Metric:
+        """Runs of sweeps that failed.
+
+        Args:
+            options: As for ``cloudwatch.Metric``; by default the sum of five minutes.
+        """
+        return self.metrics.metric(Metric.SWEEP_RUNS_FAILED, **options)
+
+    def metric_rate_limit_left(self, **options: Any) -> cloudwatch.Metric:
+        """Requests that GitHub still allows, of the installation that has the fewest left.
+
+        Args:
+            options: As for ``cloudwatch.Metric``; by default the minimum of five minutes.
+        """
+        return self.metrics.metric(
+            Metric.GITHUB_REQUESTS_LEFT, **{"statistic": "Minimum", **options}
+        )
+
     def _of_kind(
         self, definition: MetricDefinition, kind: str | None, options: dict[str, Any]
     ) -> cloudwatch.IMetric:
