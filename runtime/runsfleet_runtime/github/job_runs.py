@@ -36,7 +36,10 @@ RERUNS: Final[Permissions] = {"actions": "write"}
 """What re-running a job needs."""
 ANNOTATIONS: Final[Permissions] = {"checks": "read"}
 """What telling a stopped job from a cancelled one needs; a fleet works without it."""
-_STOPPED: Final = "runner has received a shutdown signal"
+_BROKEN_OFF: Final = (
+    "runner has received a shutdown signal",
+    "lost communication with the server",  # it went without a word; GitHub says so 10 min later
+)
 _FORBIDDEN, _UNPROCESSABLE = 403, 422
 
 
@@ -165,10 +168,10 @@ class JobRuns:
         )
 
     def was_stopped(self, job: JobMessage, *, deadline: float | None = None) -> bool | None:
-        """Tell whether a job was broken off by its runner, which was told to stop.
+        """Tell whether a job was broken off as its runner was told to stop, or fell silent.
 
-        GitHub calls some of these jobs failed and some cancelled. Only an annotation of the runner
-        tells them from those that somebody cancelled.
+        GitHub calls some of these jobs failed and some cancelled. Only an annotation tells them
+        from those that failed by themselves or that somebody cancelled.
 
         Args:
             job: The job.
@@ -196,7 +199,9 @@ class JobRuns:
             return None
         entries = found if isinstance(found, list) else []
         return any(
-            _STOPPED in text(entry, "message") for entry in entries if isinstance(entry, dict)
+            any(words in text(entry, "message") for words in _BROKEN_OFF)
+            for entry in entries
+            if isinstance(entry, dict)
         )
 
     def rerun(self, job: JobMessage, *, deadline: float | None = None) -> RerunAnswer:

@@ -35,7 +35,7 @@ from runsfleet_runtime.interruptions.ports import (
     RemovesRunners,
     SendsEvents,
 )
-from runsfleet_runtime.interruptions.reruns import RerunsJobs, delay_before
+from runsfleet_runtime.interruptions.reruns import BROKEN_OFF, RerunsJobs, delay_before
 from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus, Rerun
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
 from runsfleet_runtime.runners import RunnerStoreError
@@ -118,7 +118,7 @@ def _of_ended(seen: JobDetail, *, came_at: float) -> Judgement:
         return Judgement(Fate.CLOSE, ReportStatus.SUCCESS, ran_job=True, reason="it succeeded")
     # what had broken off before EC2 came, with or without a warning, had done so by itself; who
     # cancelled a job is asked when its re-run is due
-    if seen.conclusion in {"failure", "cancelled"} and seen.completed_at > came_at:
+    if seen.conclusion in BROKEN_OFF and seen.completed_at > came_at:
         return Judgement(Fate.RERUN, ran_job=True, reason="it broke off as its instance went")
     reason = f"it ended as {seen.conclusion}"
     return Judgement(Fate.CLOSE, ReportStatus.FAILURE, ran_job=True, reason=reason)
@@ -215,6 +215,13 @@ class Departures:
         until = min(deadline, self._clock() + _QUESTION_SECONDS)
         seen = self._github.job(record.job, deadline=until)
         judgement = judge(record, seen, left_at=left.at)
+        if judgement.status is ReportStatus.FAILURE and seen.conclusion in BROKEN_OFF:
+            # an event that comes late, as a sweep's does, says nothing of which came first
+            was_stopped = self._github.was_stopped(record.job, deadline=until)
+            if was_stopped is None:
+                return ComeBack()
+            if was_stopped:
+                judgement = Judgement(Fate.RERUN, ran_job=True, reason="its runner broke it off")
         log.warning(
             "instance gone without a word",
             extra={

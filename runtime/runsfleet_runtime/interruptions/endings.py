@@ -4,7 +4,10 @@
   so that nothing is launched for it. An instance that waits for it is ended at once, but only when
   its runner could be taken away from GitHub: a runner is bound to labels and not to a job, and may
   have been given another one. When in doubt it is left to its idle timeout.
-- An interrupted job failed: its re-run is looked at now, not at its next turn.
+- An interrupted job failed: its re-run is looked at now, not at its next turn; in a moment, if the
+  report of its instance is on its way still.
+- A job failed on an instance that was launched for another job, and that was interrupted: its own
+  record knows nothing of that, so it is told here (``reruns``).
 - Anything else is told by the instance itself.
 """
 
@@ -82,6 +85,10 @@ class Endings:
                 self._reruns.settle(record, deadline=deadline)  # if it must wait, its turn comes
             elif not ended.runner_name.startswith(RUNNER_NAME_PREFIX):
                 self._cancel(ended, deadline)
+            elif record is not None and ended.runner_name != record.runner_name:
+                return self._reruns.adopt(record, ended, deadline=deadline)
+            elif record is not None and record.status not in TERMINAL and record.interrupted_at:
+                return self._reruns.look_soon(ended.job_id)
             return Done()
 
     def _cancel(self, ended: JobEndedMessage, deadline: float) -> None:

@@ -13,6 +13,9 @@ Exactly one re-run, whatever crashes::
 GitHub itself refuses a second request while the run goes on, so the only gap is a request whose
 effect does not show yet; ``SETTLING_SECONDS`` bridges it.
 
+A runner takes any job of its labels, so the instance that went may have been launched for another
+job than the one that it broke off. GitHub names the runner when the job ends (``adopt``).
+
 Never re-run: a job that succeeded or that somebody cancelled, one that is a re-run itself, and one
 whose instance reported an end of its own. A job that its runner broke off when it was told to stop
 is at times "cancelled" at GitHub, too; what the runner noted at the job tells it apart.
@@ -26,8 +29,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RerunMessage
+from runsfleet_runtime.contract.messages import (
+    JobEndedMessage,
+    JobMessage,
+    ReportStatus,
+    RerunMessage,
+)
 from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.contract.tags import RUNNER_NAME_PREFIX
 from runsfleet_runtime.github.job_runs import JobDetail, RerunAnswer, RunDetail
 from runsfleet_runtime.github.model import JobState
 from runsfleet_runtime.interruptions.model import ComeBack, Done, Taken
@@ -44,8 +53,12 @@ DEADLINE_SECONDS: Final = 24 * 3600.0
 for the job has long been looking at a red run."""
 SETTLING_SECONDS: Final = 60.0
 """A request that GitHub took shows in what it says of the run after so long at the latest."""
+SOON_SECONDS: Final = 15.0  # an instance that stops its runner at a warning reports by then
 FIRST_DELAY: Final = 60.0
 LONGEST_DELAY: Final = 900.0  # SQS quota; keeps a day of waiting below a hundred questions
+BROKEN_OFF: Final = frozenset({"failure", "cancelled"})
+"""What GitHub calls the end of a job whose runner went."""
+_LOOK_AGAIN_SECONDS: Final = 90.0  # until then an instance's report, or its end, was taken
 _AWAITED: Final = frozenset({Rerun.PENDING, Rerun.REQUESTED})
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 _QUESTION_SECONDS: Final = 10.0
@@ -133,7 +146,9 @@ def judge(record: JobRecord, seen: Seen, *, now: float) -> Verdict:
         return Verdict(Step.DROP, "no re-run is awaited")
     if record.status not in {*_OPEN, JobStatus.COMPLETED}:
         return Verdict(Step.DROP, f"it is {record.status.value} again")
-    if record.status is JobStatus.COMPLETED and record.outcome != ReportStatus.INTERRUPTED:
+    is_own = seen.job.runner_name in {"", record.runner_name}
+    is_closed = record.status is JobStatus.COMPLETED
+    if is_closed and is_own and record.outcome != ReportStatus.INTERRUPTED:
         return Verdict(Step.NOT_NEEDED, f"its instance reported {record.outcome}")
     if not record.may_rerun:
         return Verdict(Step.NOT_NEEDED, "its label says retry=false")
@@ -241,6 +256,51 @@ class Reruns:
             is_sent = self._queue.send(again, delay=delay_before(again))
             return Done() if is_sent else ComeBack()
 
+    def look_soon(self, job_id: int) -> Taken:
+        """Have a job looked at whose instance is about to report that it was interrupted.
+
+        Its own message has a longer way: GitHub needs minutes for a job whose runner only vanished.
+        """
+        is_sent = self._queue.send(RerunMessage(job_id=job_id), delay=SOON_SECONDS)
+        return Done() if is_sent else ComeBack()
+
+    def adopt(self, record: JobRecord, ended: JobEndedMessage, *, deadline: float) -> Taken:
+        """Look at a job that ended on an instance that was launched for another job.
+
+        Args:
+            record: The record of the job that ended.
+            ended: What GitHub said of its end.
+            deadline: Epoch seconds by which GitHub must have answered.
+
+        Raises:
+            RecordUnknownError: If the table did not answer; the message must come back.
+        """
+        is_ours = ended.runner_name.startswith(RUNNER_NAME_PREFIX)
+        if not is_ours or ended.conclusion not in BROKEN_OFF or ended.run_attempt > 1:
+            return Done()
+        if record.status in {JobStatus.QUEUED, JobStatus.CLAIMED}:
+            return ComeBack(_LOOK_AGAIN_SECONDS)  # it is being launched for: that comes first
+        instance_id = ended.runner_name.removeprefix(RUNNER_NAME_PREFIX)
+        former = self._records.of_instance(instance_id)
+        was_hit = former is None or _was_interrupted(former)
+        if former is not None and not was_hit and former.status in _OPEN:
+            return ComeBack(_LOOK_AGAIN_SECONDS)
+        if not was_hit:
+            return Done()
+        was_stopped = self._github.was_stopped(
+            record.job, deadline=min(deadline, self._clock() + _QUESTION_SECONDS)
+        )
+        if was_stopped is None:
+            return ComeBack()
+        # without a record of that instance, or of a cancelled job, only GitHub's word counts
+        if not was_stopped and (former is None or ended.conclusion != "failure"):
+            return Done()
+        reason = f"{instance_id}, which was launched for another job, was interrupted"
+        if not self._notes.note_rerun(record, Rerun.PENDING, reason=reason, now=self._clock()):
+            return ComeBack()  # it changed meanwhile: look again
+        log.warning("broken off by another job's instance", extra={"instance_id": instance_id})
+        return self.take(RerunMessage(job_id=ended.job_id), deadline=deadline)
+
     def settle(self, record: JobRecord, *, deadline: float) -> Settled:
         """Do what can be done now about the re-run of a job.
 
@@ -327,6 +387,10 @@ class Reruns:
         write = log.error if kind == "given_up" else log.info
         write("re-run settled", extra={"result": kind, "reason": reason})
         return Settled.SETTLED
+
+
+def _was_interrupted(record: JobRecord) -> bool:
+    return record.interrupted_at > 0 or record.outcome == ReportStatus.INTERRUPTED
 
 
 def delay_before(message: RerunMessage) -> float:

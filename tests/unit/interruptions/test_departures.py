@@ -205,6 +205,17 @@ def test_job_that_ended_on_it_is_recorded_as_github_says(
     assert world.records[1].rerun is rerun
 
 
+def test_late_event_asks_what_broke_a_job_off() -> None:
+    """Its time says nothing of which came first; the runner's note at the job does."""
+    world = World(jobs={1: ended("failure", at=AT - 20)}, stopped={1}, faults={"annotations"})
+    world.put(record())
+    assert not take(world)
+    assert world.closed == []
+    world.faults.clear()
+    assert take(world)
+    assert world.records[1].rerun is Rerun.PENDING
+
+
 def test_repeated_events_change_nothing_more() -> None:
     """shutting-down, terminated and their repetitions: one re-run is awaited, one record closed."""
     world = World(jobs={1: ON_OURS})

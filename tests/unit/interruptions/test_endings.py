@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from runsfleet_runtime.contract.messages import JobEndedMessage
+from runsfleet_runtime.contract.messages import JobEndedMessage, RerunMessage
 from runsfleet_runtime.github import JobState, Removal
 from runsfleet_runtime.github.job_runs import JobDetail, RunDetail
 from runsfleet_runtime.interruptions.events import ReceivedEvent
@@ -137,6 +138,67 @@ def test_failure_of_an_interrupted_job_is_rerun_at_once() -> None:
     assert world.rerun_jobs == [1]
     assert world.records[1].rerun is Rerun.DONE
     assert world.counted == {("JobsRerun", "done"): 1}
+
+
+def test_failure_that_overtakes_the_report_of_an_interruption_is_looked_at_soon() -> None:
+    """GitHub's word comes before the instance's, which makes the re-run pending."""
+    world = World(jobs={1: JobDetail(state=JobState.COMPLETED, conclusion="failure")})
+    world.put(before := record(interrupted_at=NOW - 30))
+    message = ended(conclusion="failure", runner_name="runsfleet-i-1")
+    assert take(world, message)
+    assert world.records[1] == before
+    assert world.sent == [(RerunMessage(job_id=1), 15.0)]
+    world.faults = {"events queue"}
+    assert not take(world, message)
+
+
+SWAPPED = ended(conclusion="failure", runner_name="runsfleet-i-2")
+"""The job of i-1 ran on i-2, which was launched for another job."""
+
+
+def swapped(own: JobStatus, **former: Any) -> World:
+    """Return a world with the job of i-1, which failed, and the record of what i-2 was for."""
+    world = World(
+        jobs={
+            1: JobDetail(
+                state=JobState.COMPLETED,
+                conclusion="failure",
+                runner_name="runsfleet-i-2",
+                completed_at=NOW,
+            )
+        },
+        runs={7: RunDetail(state=JobState.COMPLETED, attempt=1)},
+    )
+    world.put(record(own, outcome="unused" if own is JobStatus.COMPLETED else ""))
+    other = replace(JOB, job_id=2)
+    world.put(replace(interrupted_record(**former), job=other, instance_id="i-2", rerun=None))
+    return world
+
+
+@pytest.mark.parametrize("own", [JobStatus.LAUNCHED, JobStatus.RUNNING, JobStatus.COMPLETED])
+def test_job_that_another_jobs_instance_broke_off_is_rerun_too(own: JobStatus) -> None:
+    """A runner takes any job of its labels: the interruption is in the record of another job."""
+    world = swapped(own)
+    assert take(world, SWAPPED)
+    assert world.records[1].rerun is (Rerun.DONE if own is JobStatus.COMPLETED else Rerun.PENDING)
+    if own is not JobStatus.COMPLETED:  # its own instance has not reported yet
+        world.put(replace(world.records[1], status=JobStatus.COMPLETED, outcome="unused"))
+        assert take(world, SWAPPED)
+    assert world.rerun_jobs == [1]
+
+
+def test_failure_on_another_jobs_healthy_instance_is_the_jobs_own() -> None:
+    """That instance reported an end of its own, not an interruption."""
+    world = swapped(JobStatus.COMPLETED, outcome="failure", interrupted_at=0.0)
+    assert take(world, SWAPPED)
+    assert (world.records[1].rerun, world.rerun_jobs) == (None, [])
+
+
+def test_other_instance_that_has_not_reported_is_awaited() -> None:
+    """Whether it was interrupted shows in its report, or in its end."""
+    world = swapped(JobStatus.COMPLETED, status=JobStatus.RUNNING, outcome="", interrupted_at=0.0)
+    assert not take(world, SWAPPED)
+    assert world.deferred == [("r-1", 90.0)]
 
 
 def test_rerun_that_must_wait_keeps_its_own_turn() -> None:

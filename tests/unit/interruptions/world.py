@@ -254,6 +254,9 @@ class World:
         self.story.append("redispatched")
         return Redispatched.SENT
 
+    def resend(self, observed: JobRecord, *, reason: str = "") -> Redispatched:
+        raise AssertionError((observed, reason))
+
     # -- GitHub -------------------------------------------------------------------------------
 
     def job(self, job: JobMessage, *, deadline: float | None = None) -> JobDetail:
@@ -279,7 +282,7 @@ class World:
 
     def was_stopped(self, job: JobMessage, *, deadline: float | None = None) -> bool | None:
         assert deadline is not None
-        assert self.jobs[job.job_id].conclusion == "cancelled"
+        assert self.jobs[job.job_id].conclusion in {"cancelled", "failure"}
         return None if {"github", "annotations"} & self.faults else job.job_id in self.stopped
 
     def rerun(self, job: JobMessage, *, deadline: float | None = None) -> RerunAnswer:
