@@ -135,6 +135,32 @@ class AuditAttr(StrEnum):
     EXPIRES_AT = TTL_ATTRIBUTE
 
 
+class InstanceAttr(StrEnum):
+    """Attributes of the ``instances`` table: what ran, for whom, and for how long."""
+
+    ID = "instance_id"  # partition key
+    JOB_ID = "job_id"  # for whose job it was launched
+    REPOSITORY = "repository"
+    WORKFLOW = "workflow_name"
+    TYPE = "instance_type"
+    ZONE = "availability_zone"
+    CAPACITY_TYPE = "capacity_type"
+    PLATFORM = "platform"
+    POOL = "pool"  # omitted, never empty
+    DISK_GIB = "disk_gib"
+    PRIVATE = "private"  # 1 when it has no public address
+    LAUNCHED_AT = "launched_at"  # epoch seconds
+    LAUNCHED_ON = "launched_on"  # the day of that in UTC, ISO 8601
+    ENDED_AT = "ended_at"  # epoch seconds; with it nothing is owed to the instance any more
+    EXPIRES_AT = TTL_ATTRIBUTE
+
+
+class InstanceIndex(StrEnum):
+    """Global secondary indexes of the ``instances`` table; each holds all attributes."""
+
+    BY_DAY = "by-day"  # launched_on, launched_at: what a day cost
+
+
 def instance_key(role_id: str, instance_id: str) -> str:
     """Return the partition key of an instance's item in the ``runners`` table.
 

@@ -256,7 +256,10 @@ class Dispatcher:
                 log.warning("earlier attempts unknown", extra={"error": str(error)})
                 continue
             interrupted[run_id] = [
-                (r.job.job_name, r.job.run_attempt) for r in records if r.interrupted_at
+                # one that another job's instance broke off was itself never announced an end
+                (r.job.job_name, r.job.run_attempt)
+                for r in records
+                if r.interrupted_at or r.rerun is not None
             ]
 
         def is_again(job: JobMessage) -> bool:
@@ -673,5 +676,8 @@ def _launch(held: _Held, instance: LaunchedInstance, config: RunnerConfig) -> La
         capacity_type=instance.capacity.value,
         runner_name=config.runner_name,
         pool=held.spec.pool,
+        platform=held.spec.platform,
+        disk_gib=held.spec.disk_gib,
+        is_private=held.spec.private,
         may_rerun=held.spec.retry is not RetryPolicy.NEVER,
     )

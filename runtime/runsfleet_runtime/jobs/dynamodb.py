@@ -20,7 +20,9 @@ from typing import Any, Final
 from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RunnerReport
 from runsfleet_runtime.contract.tables import JobAttr
 from runsfleet_runtime.jobs.items import Expression, Item, number, record_from_item, text
+from runsfleet_runtime.jobs.ledger import InstanceLedger
 from runsfleet_runtime.jobs.model import (
+    HOLDS_SLOT,
     TRANSITIONS,
     Claimed,
     ClaimResult,
@@ -108,6 +110,7 @@ class DynamoDBJobs:
         deadline_seconds: How long after its queueing a job is worth launching for.
         retention_seconds: How long a closed job is kept.
         caps: The caps on runners; ``None`` for none, then nothing of them is written.
+        ledger: Makes the writes that record instances; ``None`` records none.
         writer: Writes transactions; by default one of this client and these caps.
     """
 
@@ -120,9 +123,11 @@ class DynamoDBJobs:
         deadline_seconds: float = 24 * 3600,
         retention_seconds: float = 7 * 24 * 3600,
         caps: Caps | None = None,
+        ledger: InstanceLedger | None = None,
         writer: TransactionWriter | None = None,
     ) -> None:
         self._table = table
+        self._ledger = ledger
         self._lease = lease_seconds
         self._deadline = deadline_seconds
         self._retention = retention_seconds
@@ -188,7 +193,11 @@ class DynamoDBJobs:
     ) -> Sequence[bool | None]:
         """Record launches; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
         moves = [
-            _Move(job_id=launch.job.job_id, make=self._launch(launch, now), further=further)
+            _Move(
+                job_id=launch.job.job_id,
+                make=self._launch(launch, now),
+                further=(*further, *self._launched(launch, now)),
+            )
             for launch, further in launches
         ]
         outcomes = self._write(moves)
@@ -196,6 +205,17 @@ class DynamoDBJobs:
             _is_recorded(launch, outcome)
             for (launch, _), outcome in zip(launches, outcomes, strict=True)
         ]
+
+    def _launched(self, launch: Launch, now: float) -> tuple[Mapping[str, Any], ...]:
+        return () if self._ledger is None else (self._ledger.launched(launch, now=now),)
+
+    def _left(self, instance_id: str, now: float) -> tuple[Mapping[str, Any], ...]:
+        if self._ledger is None or not instance_id:
+            return ()
+        return (self._ledger.left(instance_id, now=now),)
+
+    def _departed(self, observed: JobRecord, now: float) -> tuple[Mapping[str, Any], ...]:
+        return self._left(observed.instance_id, now) if observed.status in HOLDS_SLOT else ()
 
     def release(self, job: JobMessage, claim_id: str, *, not_before: float, now: float) -> bool:
         """Hand a claimed job back; see :class:`~runsfleet_runtime.jobs.ports.ClaimsJobs`."""
@@ -293,7 +313,10 @@ class DynamoDBJobs:
         """Close jobs; see :class:`~runsfleet_runtime.jobs.ports.EndsJobs`."""
         moved = self._move_owned(
             Move.END,
-            [(report, self._ending(report, now), further) for report, further in reports],
+            [
+                (r, self._ending(r, now), (*further, *self._left(r.instance_id, now)))
+                for r, further in reports
+            ],
         )
         return [None if m is Moved.UNKNOWN else m is Moved.DONE for m in moved]
 
@@ -303,7 +326,7 @@ class DynamoDBJobs:
         """Close a job that is to be re-run; see ``EndsJobs``."""
         (moved,) = self._move_owned(
             Move.END,
-            [(report, self._ending(report, now), further)],
+            [(report, self._ending(report, now), (*further, *self._left(report.instance_id, now)))],
             if_absent={
                 JobAttr.INTERRUPTED_AT: now,
                 JobAttr.INTERRUPTION: "reported by its instance",
@@ -395,7 +418,7 @@ class DynamoDBJobs:
             expression.require_equal(_seen(observed))
             return expression
 
-        old = self._move_observed(observed, make, further)
+        old = self._move_observed(observed, make, (*further, *self._departed(observed, now)))
         if old is None:
             return message
         record = record_from_item(old) if old else None
@@ -422,7 +445,7 @@ class DynamoDBJobs:
             expression.require_equal(_seen(observed))
             return expression
 
-        old = self._move_observed(observed, make, further)
+        old = self._move_observed(observed, make, (*further, *self._departed(observed, now)))
         if old is None:
             return True
         return (
@@ -470,7 +493,7 @@ class DynamoDBJobs:
             expression.require(f"attribute_not_exists({expression.name(JobAttr.ID)})")
             return expression
 
-        return self._move_observed(seen, make, ()) is None
+        return self._move_observed(seen, make, self._departed(seen, now)) is None
 
     def _closing(self, error: str, now: float) -> dict[JobAttr, Any]:
         return {

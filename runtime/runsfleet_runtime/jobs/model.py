@@ -244,4 +244,7 @@ class Launch:
     capacity_type: str
     runner_name: str
     pool: str | None
+    platform: str
+    disk_gib: int
+    is_private: bool = False
     may_rerun: bool = True

@@ -124,6 +124,8 @@ def launch(message: JobMessage, claim_id: str, instance_id: str = "i-1") -> Laun
         capacity_type="spot",
         runner_name=f"runsfleet-{instance_id}",
         pool=None,
+        platform="linux-arm64",
+        disk_gib=50,
     )
 
 
