@@ -39,7 +39,7 @@ from runsfleet_runtime.housekeeping.runner_versions import RunnerVersions
 from runsfleet_runtime.housekeeping.unannounced_jobs import UnannouncedJobs
 from runsfleet_runtime.labels import LabelSettings
 from tests.integration.test_github_client import connect_to, sent
-from tests.unit.housekeeping.frame import Frame
+from tests.unit.housekeeping.frame import Frame, Redispatcher
 from tests.unit.housekeeping.github_fakes import Queue, Records
 
 pytestmark = pytest.mark.integration
@@ -433,6 +433,7 @@ def test_sweep_of_unannounced_jobs(
         repositories=records,
         records=records,
         queue=queue,
+        redispatcher=Redispatcher(),
         labels=LabelSettings(),
         runner_level=RunnerLevel.ORGANIZATION,
         metrics=frame,

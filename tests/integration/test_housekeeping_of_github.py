@@ -196,6 +196,15 @@ def test_job_that_was_never_announced(fleet: Fleet, job: Any) -> None:
     assert fleet.sent() == []
 
 
+def test_job_that_github_queues_although_its_record_is_closed(fleet: Fleet, job: Any) -> None:
+    """Its runner served another job, and the runner that it was left to came to nothing."""
+    fleet.put(job, status="completed", outcome="success", instance_id="i-0123456789abcdef0")
+    assert fleet.sweep(HousekeepingTask.UNANNOUNCED_JOBS) == "succeeded"
+    (message,) = fleet.sent()
+    assert (message.job_id, message.labels, message.requeues) == (job.id, job.labels, 2)
+    assert fleet.record(job)[JobAttr.STATUS.value] == {"S": "queued"}
+
+
 def test_job_whose_message_was_lost(fleet: Fleet, job: Any) -> None:
     """A queued record whose turn was long ago gets another message, without cost to its budget."""
     fleet.put(job, status="queued", not_before=time.time() - 3600)
