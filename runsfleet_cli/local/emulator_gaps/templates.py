@@ -45,6 +45,7 @@ _UNKNOWN_TYPES = (
     "AWS::XRay::SamplingRule",
     "AWS::SecretsManager::RotationSchedule",
     "AWS::SecretsManager::ResourcePolicy",
+    "AWS::SSM::Document",
 )
 _UNKNOWN_PREFIXES = (
     "AWS::Budgets::",
