@@ -22,6 +22,15 @@ JIT_SECONDS: Final = 300.0
 SILENCE_SECONDS: Final = 600.0
 QUEUE_SECONDS: Final = 24 * 3600.0
 OFFLINE_SECONDS: Final = 24 * 3600.0
+SHUTDOWN_NOTE: Final = (
+    "The runner has received a shutdown signal. This can happen when the runner service is "
+    "stopped, or a manually started runner is canceled."
+)
+SILENCE_NOTE: Final = (
+    "The self-hosted runner lost communication with the server. Verify the machine is running and "
+    "has a healthy network connection."
+)
+_FAILED_SHARE: Final = 0.7
 _ASSIGN_SECONDS: Final = (0.3, 1.5)
 _FIRST_DELIVERY: Final = 2**53 + 1  # ids of deliveries exceed what a float can hold
 
@@ -65,7 +74,8 @@ class Job:
     completed_at: float | None = None
     runner_name: str | None = None
     executions: int = 0
-    waited_too_long: bool = False
+    is_broken_off: bool = False  # its runner was told to stop, or fell silent
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -158,9 +168,11 @@ class Actions:
             return
         runner = self._runner_of(job)
         self._conclude(job, "cancelled")
-        if runner is not None and runner.on_removed is not None:
-            runner.job = None
-            runner.on_removed()
+        if runner is not None:
+            left, runner.job = runner.on_removed, None
+            self.remove(runner)
+            if left is not None:
+                left()
 
     def rerun(self, job: Job) -> int:
         """Re-run a job; returns the HTTP status."""
@@ -185,7 +197,6 @@ class Actions:
 
     def _give_up(self, job: Job) -> None:
         if job.status == "queued":
-            job.waited_too_long = True
             self._conclude(job, "cancelled")
 
     # -- runners -------------------------------------------------------------------------------
@@ -227,6 +238,15 @@ class Actions:
         if (job := runner.job) is not None:
             self._loop.after(SILENCE_SECONDS, self._lose, job, runner)
 
+    def break_off(self, runner: Runner) -> None:
+        """End a runner's job because the runner is told to stop."""
+        job = runner.job
+        assert job is not None
+        job.is_broken_off = True
+        job.notes.append(SHUTDOWN_NOTE)
+        # seen both ways in the field; the note tells it from a person's cancellation
+        self.finish(runner, "failure" if self._rng.random() < _FAILED_SHARE else "cancelled")
+
     def finish(self, runner: Runner, conclusion: str) -> None:
         """End a runner's job; an ephemeral runner goes with it."""
         job, runner.job = runner.job, None
@@ -251,6 +271,8 @@ class Actions:
         runner.job = None
         self.remove(runner)
         if job.status == "in_progress":
+            job.is_broken_off = True
+            job.notes.append(SILENCE_NOTE)
             self._conclude(job, "failure")
 
     def _match(self, labels: tuple[str, ...]) -> None:

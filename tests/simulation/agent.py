@@ -132,7 +132,7 @@ class Agent:
         if self._job is not None:
             runner = self._runner
             assert runner is not None
-            self._actions.finish(runner, "failure")
+            self._actions.break_off(runner)
         elif self._runner is not None:
             self._actions.fall_silent(self._runner)
         self._leave(ReportStatus.INTERRUPTED, error="spot interruption")

@@ -8,6 +8,7 @@ of instances pass without any of that: their faults are those of :mod:`.agent`.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,11 +102,20 @@ class Gate:
         self.crash: Crash | None = None
         self.crashed: Call | None = None
         self.calls: list[Call] = []
+        self.counts: Counter[str] = Counter()
         self.is_recording = True
         self._numbers = itertools.count()
 
-    def call(self, service: str, operation: str, effect: Callable[[], _T]) -> _T:
+    def call(
+        self, service: str, operation: str, effect: Callable[[], _T], *, actions: int = 1
+    ) -> _T:
         """Make a call on behalf of whoever runs now.
+
+        Args:
+            service: The service.
+            operation: The operation.
+            effect: Carries it out.
+            actions: How many actions a transaction has.
 
         Raises:
             Killed: If the process dies of it.
@@ -116,11 +126,12 @@ class Gate:
         if process.is_dead:  # a `finally` of a process that is gone
             raise Killed(process.name)
         call = Call(next(self._numbers), process.name, service, operation)
+        self.counts[service] += 1
         if self.is_recording:
             self.calls.append(call)
         self._die_if(process, call, Moment.BEFORE)
         try:
-            return self._attempts(service, operation, effect)
+            return self._attempts(service, operation, effect, actions)
         finally:
             self._die_if(process, call, Moment.AFTER)
 
@@ -130,7 +141,7 @@ class Gate:
             self.crashed = call
             raise Killed(process.name)
 
-    def _attempts(self, service: str, operation: str, effect: Callable[[], _T]) -> _T:
+    def _attempts(self, service: str, operation: str, effect: Callable[[], _T], actions: int) -> _T:
         for attempt in range(1, _ATTEMPTS + 1):
             latency = self._latency()
             self._loop.pause(latency / 2)
@@ -141,7 +152,7 @@ class Gate:
                     raise _failure(service, operation, fault)
                 continue
             if fault is Fault.CONFLICT:
-                raise _failure(service, operation, fault)
+                raise _conflict(operation, actions)
             answer = effect()
             self._loop.pause(latency / 2)
             if fault is not Fault.LOST:
@@ -156,21 +167,27 @@ def _failure(service: str, operation: str, fault: Fault) -> Exception:
         return TransportError(f"simulated: {fault}")
     if fault is Fault.LOST:
         return ReadTimeoutError(endpoint_url=f"https://{service}.test")
-    if fault is Fault.CONFLICT:
-        return client_error(
-            operation,
-            "TransactionCanceledException",
-            CancellationReasons=[{"Code": "TransactionConflict"}],
-        )
     if fault is Fault.THROTTLED:
         return client_error(operation, "ThrottlingException", "Rate exceeded")
     return client_error(operation, "InternalServerError", status=500)
+
+
+def _conflict(operation: str, actions: int) -> Exception:
+    reasons = [{"Code": "TransactionConflict"}, *[{"Code": "None"}] * (actions - 1)]
+    return client_error(operation, "TransactionCanceledException", CancellationReasons=reasons)
 
 
 @cache
 def _operations(service: str) -> Mapping[str, Any]:
     model = get_session().get_service_model(service)
     return {xform_name(name): model.operation_model(name) for name in model.operation_names}
+
+
+def _form(operation: str, request: Mapping[str, Any]) -> Any:
+    """Return what requests of one form have in common; the first of each is held to AWS's model."""
+    actions = request.get("TransactItems", ())
+    parts = [request, *(action for entry in actions for action in entry.values())]
+    return operation, tuple((*part, part.get("UpdateExpression")) for part in parts)
 
 
 class Client:
@@ -187,6 +204,7 @@ class Client:
         self._backend = backend
         self._gate = gate
         self._tokens = itertools.count()
+        self._known_forms: set[Any] = set()
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         model = _operations(self._service).get(operation)
@@ -197,12 +215,20 @@ class Client:
             raise NotImplementedError(f"{self._service}.{operation}")
 
         def call(**request: Any) -> Any:
-            report = _VALIDATOR.validate(request, model.input_shape)
-            if report.has_errors():
-                raise AssertionError(f"{operation}: {report.generate_report()}")
+            form = _form(operation, request)
+            if form not in self._known_forms:
+                report = _VALIDATOR.validate(request, model.input_shape)
+                if report.has_errors():
+                    raise AssertionError(f"{operation}: {report.generate_report()}")
+                self._known_forms.add(form)
             if (token := _TOKENS.get(operation)) is not None:
                 request.setdefault(token, f"{self._service}-{next(self._tokens)}")
-            return self._gate.call(self._service, operation, lambda: handler(**request))
+            return self._gate.call(
+                self._service,
+                operation,
+                lambda: handler(**request),
+                actions=len(request.get("TransactItems", "1")),
+            )
 
         self.__dict__[operation] = call
         return call

@@ -36,7 +36,7 @@ class Instance:
     tags: dict[str, str]
     state: str = "pending"
     ended_at: float = 0.0
-    warned_at: float = 0.0
+    was_taken: bool = False  # by spot
     volume: str = ""
     on_end: list[Callable[[], None]] = field(default_factory=list)
     on_warning: list[Callable[[], None]] = field(default_factory=list)
@@ -195,6 +195,13 @@ class Ec2:
         page, token = _page(shown, request)
         return {"NetworkInterfaces": page} | token
 
+    def delete_volume(self, **request: Any) -> dict[str, Any]:
+        raise client_error("delete_volume", "VolumeInUse", request["VolumeId"])
+
+    def delete_network_interface(self, **request: Any) -> dict[str, Any]:
+        interface = request["NetworkInterfaceId"]
+        raise client_error("delete_network_interface", "InvalidParameterValue", interface)
+
     def create_tags(self, **request: Any) -> dict[str, Any]:
         for resource in request["Resources"]:
             if resource not in self.instances:
@@ -226,8 +233,8 @@ class Ec2:
         """Announce that spot takes an instance, and take it; 0 takes it without a word."""
         if not instance.is_alive:
             return
+        instance.was_taken = True
         if notice > 0:
-            instance.warned_at = self._loop.now
             detail = {"instance-id": instance.id, "instance-action": "terminate"}
             self._publish("EC2 Spot Instance Interruption Warning", detail)
             for call in instance.on_warning:

@@ -212,6 +212,12 @@ class GitHubApi:
             return _json(status, {"message": text})
         return _json(status, {})
 
+    @_route("GET", r"/repos/[^/]+/[^/]+/check-runs/(?P<number>\d+)/annotations")
+    def _annotations(self, number: str, query: Mapping[str, str], **_: Any) -> Answer:
+        job = self._actions.jobs[int(number)]
+        notes = [{"annotation_level": "failure", "message": note} for note in job.notes]
+        return _json(200, _numbered(notes, query))
+
     @_route("GET", r"/repos/(?P<repository>[^/]+/[^/]+)/actions/runs")
     def _runs(self, repository: str, query: Mapping[str, str], **_: Any) -> Answer:
         found = [

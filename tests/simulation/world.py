@@ -492,7 +492,12 @@ class World:
             if queue.messages and not queue.name.startswith("housekeeping")
         ]
         found += [f"{i.id} is {i.state}" for i in self.ec2.instances.values() if i.is_alive]
-        found += [f"runner {r.name} is registered" for r in self.actions.runners.values()]
+        # one that is offline stays listed until the sweep that waits longer than any instance lives
+        found += [
+            f"runner {r.name} is at work"
+            for r in self.actions.runners.values()
+            if r.is_online or r.job is not None
+        ]
         for item in self.items("jobs"):
             if (status := item[JobAttr.STATUS]["S"]) not in {"completed", "expired"}:
                 found.append(f"record {item[JobAttr.ID]['S']} is {status}")
@@ -509,6 +514,11 @@ class World:
             f"{item[SlotAttr.SCOPE]['S']} has {item[SlotAttr.USED]['N']} slots used"
             for item in self.items("slots")
             if item[SlotAttr.USED]["N"] != "0"
+        ]
+        found += [
+            f"nobody took the {d.action} of {d.guid}"
+            for d in {d.guid: d for d in self.actions.deliveries}.values()
+            if d.status_code >= 300 and d.action != "in_progress"
         ]
         found += [f"object {key} is kept" for key in self.s3.objects if key.startswith("reports/")]
         return found
@@ -535,6 +545,8 @@ def _tables() -> dict[str, Table]:
                 JobIndex.BY_STATUS.value: Index(JobAttr.STATUS.value, JobAttr.UPDATED_AT.value),
                 JobIndex.BY_INSTANCE.value: Index(JobAttr.INSTANCE_ID.value),
                 JobIndex.BY_RUN.value: Index(JobAttr.RUN_ID.value),
+                JobIndex.BY_RERUN.value: Index(JobAttr.RERUN.value, JobAttr.UPDATED_AT.value),
+                JobIndex.BY_RERUN.value: Index(JobAttr.RERUN.value, JobAttr.UPDATED_AT.value),
             },
             types={JobAttr.UPDATED_AT.value: "N", JobAttr.RUN_ID.value: "N"},
         ),

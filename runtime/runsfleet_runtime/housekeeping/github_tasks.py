@@ -41,6 +41,7 @@ def _unannounced_jobs(parts: Parts) -> Task[Any]:
         repositories=_history(parts),
         records=parts.records(),
         queue=SqsJobs(parts.client("sqs"), environment.jobs_queue_url),
+        redispatcher=parts.redispatcher(),
         labels=parts.labels(),
         runner_level=environment.runner_level,
         metrics=parts.metrics,

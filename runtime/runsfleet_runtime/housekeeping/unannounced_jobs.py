@@ -3,7 +3,8 @@
 A delivery may never have been made, or have failed for longer than it is repeated. So GitHub is
 asked, repository by repository, which jobs are queued; one that carries a label of this fleet, has
 waited for minutes and has no record here becomes a message on the jobs queue, the very one that its
-delivery would have been.
+delivery would have been. One whose record is closed is dispatched again: its runner had served
+another job of its labels, and the runner that it was left to is gone.
 
 Requests are bounded: the repositories that had jobs lately come round first, the others that the
 App reaches with what is left over, and most of GitHub's hourly allowance stays with dispatch. Where
@@ -38,7 +39,8 @@ from runsfleet_runtime.housekeeping.repositories import (
     texts,
     usable,
 )
-from runsfleet_runtime.jobs.ports import ReadsJobs, SendsJobs
+from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus
+from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs, SendsJobs
 from runsfleet_runtime.labels import Accepted, LabelSettings, NotOurs, resolve
 from runsfleet_runtime.telemetry.log import get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
@@ -78,12 +80,12 @@ class Waiting:
     Attributes:
         job: The job.
         installation_id: The App's installation in its account.
-        has_record: Whether it has a record here; ``None`` while that was not read.
+        record: Its record here; ``None`` when there is none, or while that was not read.
     """
 
     job: QueuedJob
     installation_id: int
-    has_record: bool | None = None
+    record: JobRecord | None = None
 
 
 class _StopError(Exception):
@@ -99,6 +101,7 @@ class UnannouncedJobs:
         repositories: Where jobs came from lately.
         records: The jobs table.
         queue: The jobs queue.
+        redispatcher: Dispatches a job again.
         labels: What labels are resolved against.
         runner_level: Where runners are registered.
         metrics: Where metrics go.
@@ -116,6 +119,7 @@ class UnannouncedJobs:
         repositories: RemembersRepositories,
         records: ReadsJobs,
         queue: SendsJobs,
+        redispatcher: RedispatchesJobs,
         labels: LabelSettings,
         runner_level: RunnerLevel,
         metrics: CountsMetrics,
@@ -126,6 +130,7 @@ class UnannouncedJobs:
         self._repositories = repositories
         self._records = records
         self._queue = queue
+        self._redispatcher = redispatcher
         self._labels = labels
         self._level = runner_level
         self._metrics = metrics
@@ -162,17 +167,32 @@ class UnannouncedJobs:
             return spare("its labels are not ours")
         if not isinstance(outcome, Accepted):
             return spare("its label is refused")
-        if found.has_record:
+        if (record := found.record) is not None:
+            # closed a moment ago it may be looked after by whoever closed it
+            is_closed = record.status is JobStatus.COMPLETED
+            if is_closed and now - record.updated_at >= MIN_AGE_SECONDS:
+                return Verdict("redispatch", "its record is closed")
             return spare("it has a record")
         return Verdict("announce", "no delivery announced it")
 
     def reread(self, found: Waiting) -> Waiting:
         """Look for its record."""
-        return replace(found, has_record=self._records.get(found.job.job_id) is not None)
+        return replace(found, record=self._records.get(found.job.job_id))
 
     def act(self, found: Waiting, verdict: Verdict) -> bool:
-        """Put its message on the jobs queue."""
-        del verdict  # there is but one
+        """Put its message on the jobs queue, or have that done."""
+        del verdict  # its record tells
+        if found.record is not None:
+            result = self._redispatcher.redispatch(
+                found.record,
+                Cause.STILL_QUEUED,
+                reason="GitHub has it queued, its record is closed",
+            )
+            if result is Redispatched.UNKNOWN:
+                raise SweepError("it could not be dispatched again")
+            if result is Redispatched.SENT:
+                self._metrics.add(Metric.JOBS_RECOVERED, kind=Cause.STILL_QUEUED.value)
+            return result is not Redispatched.SETTLED
         (is_sent,) = self._queue.send([message_of(found, now=self._clock())])
         if not is_sent:
             raise SweepError("the jobs queue did not take the job")

@@ -138,6 +138,7 @@ SHUTDOWN = (
     ("status", "body", "expected"),
     [
         (200, [{"message": "Node 16 is old"}, {"message": SHUTDOWN}], True),
+        (200, [{"message": "The self-hosted runner lost communication with the server."}], True),
         (200, [{"message": "The operation was canceled."}, {"message": None}, "what"], False),
         (200, {}, False),
         (403, {"message": "Resource not accessible by integration"}, False),

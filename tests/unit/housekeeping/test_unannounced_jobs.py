@@ -19,9 +19,10 @@ from runsfleet_runtime.github.rest import Quota
 from runsfleet_runtime.housekeeping.model import SweepOutcome
 from runsfleet_runtime.housekeeping.ports import SweepError
 from runsfleet_runtime.housekeeping.unannounced_jobs import UnannouncedJobs
-from runsfleet_runtime.jobs.model import JobRecord, JobStatus
+from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus
+from runsfleet_runtime.jobs.ports import Redispatched
 from runsfleet_runtime.labels import LabelSettings
-from tests.unit.housekeeping.frame import NOW, Frame
+from tests.unit.housekeeping.frame import NOW, Frame, Redispatcher
 from tests.unit.housekeeping.github_fakes import (
     INSTALLATION,
     Accounts,
@@ -44,12 +45,14 @@ class World:
         self.github = QueuedAtGitHub()
         self.records = Records()
         self.queue = Queue()
+        self.redispatcher = Redispatcher()
         self.task = UnannouncedJobs(
             accounts=self.accounts,
             queued=self.github,
             repositories=self.records,
             records=self.records,
             queue=self.queue,
+            redispatcher=self.redispatcher,
             labels=LabelSettings(region="eu-central-1", environment="prod"),
             runner_level=level,
             metrics=self.frame,
@@ -133,15 +136,43 @@ def test_young_and_ageless_jobs_are_left_alone(world: World, age: float | None) 
     assert world.announced() == []
 
 
-@pytest.mark.parametrize("status", list(JobStatus))
+MESSAGE = JobMessage(
+    job_id=1, run_id=7, run_attempt=1, repository="octo/spoon", labels=OURS, queued_at=0
+)
+
+
+@pytest.mark.parametrize("status", [s for s in JobStatus if s is not JobStatus.COMPLETED])
 def test_job_with_a_record_is_left_alone(world: World, status: JobStatus) -> None:
-    """Whatever its record says, the job was announced; other sweeps look after it."""
+    """The job was announced; other sweeps look after it."""
     world.job()
-    message = JobMessage(
-        job_id=1, run_id=7, run_attempt=1, repository="octo/spoon", labels=OURS, queued_at=0
-    )
-    world.records.add(JobRecord(job=message, status=status))
+    world.records.add(JobRecord(job=MESSAGE, status=status))
     assert world.announced() == []
+    assert world.redispatcher.asked == []
+
+
+def test_job_with_a_closed_record_is_dispatched_again(world: World) -> None:
+    """Its instance served another job of its labels, whose own instance came to nothing."""
+    world.job()
+    world.records.add(JobRecord(job=MESSAGE, status=JobStatus.COMPLETED, updated_at=NOW - 300))
+    assert world.announced() == []
+    assert world.redispatcher.asked == [(1, Cause.STILL_QUEUED, 0)]
+    assert world.frame.counted["JobsRecovered:still_queued"] == 1
+
+
+def test_job_whose_record_was_just_closed_is_left_alone(world: World) -> None:
+    """Whoever closed it may be looking for a runner at this moment."""
+    world.job()
+    world.records.add(JobRecord(job=MESSAGE, status=JobStatus.COMPLETED, updated_at=NOW - 299))
+    world.announced()
+    assert world.redispatcher.asked == []
+
+
+def test_silent_table_fails_the_sweep_for_a_closed_record(world: World) -> None:
+    """Whether it was dispatched again is unknown; the next sweep finds it once more."""
+    world.job()
+    world.records.add(JobRecord(job=MESSAGE, status=JobStatus.COMPLETED, updated_at=NOW - 300))
+    world.redispatcher.answer = Redispatched.UNKNOWN
+    assert world.frame.run(world.task).failures == 1
 
 
 def test_unknown_record_is_no_absence(world: World) -> None:
