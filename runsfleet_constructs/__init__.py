@@ -28,6 +28,9 @@ from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform, WindowsPython
 from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_constructs.runner_network import RunnerNetwork
+from runsfleet_constructs.session_logs import SessionLogs
+from runsfleet_constructs.slack_notifier import SlackNotifier, SlackWebhook
+from runsfleet_constructs.ssh_access import SshAccess
 from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
@@ -67,6 +70,10 @@ __all__ = [
     "RunnerNetwork",
     "RunnerPlatform",
     "SecretSource",
+    "SessionLogs",
+    "SlackNotifier",
+    "SlackWebhook",
+    "SshAccess",
     "TerminationFunction",
     "WebhookIntake",
     "WindowsPython",

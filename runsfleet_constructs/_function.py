@@ -64,7 +64,7 @@ class FleetFunction(Construct):
             self,
             "Function",
             code=assets.code,
-            layers=[assets.layer],
+            layers=[] if assets.layer is None else [assets.layer],
             handler=f"{_HANDLERS}.{handler}.handler",
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=assets.architecture,

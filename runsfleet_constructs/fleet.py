@@ -15,6 +15,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from runsfleet_constructs._checks import check_fleet_name
+from runsfleet_constructs._grants import allow
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.dispatch_function import DispatchFunction
@@ -35,6 +36,7 @@ from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_image import RunnerImage
 from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_constructs.runner_network import RunnerNetwork
+from runsfleet_constructs.ssh_access import SshAccess
 from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore
@@ -66,6 +68,8 @@ class RunnerFleet(FleetMetricMethods, Construct):
         runner_sudo: Whether jobs may become root without a password, as on GitHub's own machines;
             default yes.
         session_manager: Whether a shell can be opened on instances by Session Manager; default yes.
+            What is typed in it is logged.
+        ssh: Who may log in to Linux instances by SSH; by default nobody, and no port is open.
         limits: How long the fleet waits for what.
         max_runners: Most runners that exist at once; by default as many as there are jobs. Jobs
             beyond wait their turn.
@@ -134,6 +138,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         windows_setup_commands: Sequence[str] = (),
         runner_sudo: bool = True,
         session_manager: bool = True,
+        ssh: SshAccess | None = None,
         limits: FleetLimits | None = None,
         max_runners: int | None = None,
         max_runners_per_owner: int | None = None,
@@ -194,6 +199,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
             limits=limits,
             volume_gib=volume_gib,
             session_manager=session_manager,
+            ssh=ssh,
             setup_commands=setup_commands,
             windows_setup_commands=windows_setup_commands,
             runner_sudo=runner_sudo,
@@ -268,6 +274,41 @@ class RunnerFleet(FleetMetricMethods, Construct):
             grantee: Who may, such as the role of the operators.
         """
         return self.tables.grant_operate_breaker(grantee)
+
+    def grant_operate(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal all that the ``runsfleet`` command does to a deployed fleet.
+
+        To see jobs, instances, logs and audit rows, to ask for sweeps, to dispatch jobs again, to
+        open and close circuits, and to open logged shells on instances of this fleet. Beside that
+        it may list the account's functions, instances and launch templates, which have no narrower
+        permission.
+
+        Args:
+            grantee: Who may, such as the role of the platform team.
+        """
+        self.grant_read_jobs(grantee)
+        self.tables.grant_operate(grantee)
+        self.queues.grant_submit_jobs(grantee)
+        self.queues.grant_run_sweeps(grantee)
+        if self.instances.sessions is not None:
+            self.instances.sessions.grant_open(grantee)
+        allow(
+            grantee,
+            ["logs:DescribeLogStreams", "logs:GetLogEvents"],
+            # streams are named by the group's ARN and an ending
+            [self.instances.log_group.log_group_arn],
+        )
+        return allow(
+            grantee,
+            [
+                "ec2:DescribeInstances",
+                "ec2:DescribeLaunchTemplateVersions",
+                "lambda:ListEventSourceMappings",
+                "lambda:ListFunctions",
+            ],
+            ["*"],
+            wildcard="AWS knows no narrower permission to list",
+        )
 
     def grant_run_sweeps(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to ask for sweeps, in the form of ``HousekeepingMessage``.

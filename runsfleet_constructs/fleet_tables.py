@@ -166,6 +166,20 @@ class FleetTables(Construct):
         allow(grantee, ["dynamodb:PutItem"], [self.audit.table_arn])
         return allow(grantee, ["dynamodb:PutItem", "dynamodb:Scan"], [self.circuit_state.table_arn])
 
+    def grant_operate(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to dispatch jobs again and operate circuits, and to see who did what.
+
+        Args:
+            grantee: Who may; the operators.
+        """
+        self.grant_operate_breaker(grantee)
+        allow(
+            grantee,
+            ["dynamodb:UpdateItem"],
+            [self.jobs.table_arn, self.slots.table_arn],
+        )
+        return allow(grantee, ["dynamodb:Query", "dynamodb:Scan"], [self.audit.table_arn])
+
     def grant_sweep(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to go through the records of jobs, and to hold leases.
 

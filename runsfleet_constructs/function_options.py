@@ -49,12 +49,12 @@ class FunctionAssets:
 
     Attributes:
         code: The runtime.
-        layer: What the runtime imports beside boto3.
+        layer: What the runtime imports beside boto3; ``None`` for a function that needs no more.
         architecture: Processor that the layer was built for.
     """
 
     code: lambda_.Code
-    layer: lambda_.ILayerVersion
+    layer: lambda_.ILayerVersion | None
     architecture: lambda_.Architecture
 
     @classmethod
@@ -70,11 +70,7 @@ class FunctionAssets:
             ValueError: If the context names an unknown processor.
         """
         target = _target(scope, options.architecture)
-        architecture = (
-            lambda_.Architecture.ARM_64
-            if target.architecture is Architecture.ARM64
-            else lambda_.Architecture.X86_64
-        )
+        architecture = _architecture(target)
         layer = lambda_.LayerVersion(
             scope,
             construct_id,
@@ -84,6 +80,25 @@ class FunctionAssets:
             description="what the functions of runsfleet import",
         )
         return cls(code=function_code(), layer=layer, architecture=architecture)
+
+    @classmethod
+    def without_layer(cls, scope: Construct, options: FunctionOptions) -> FunctionAssets:
+        """Return the assets of a function that imports nothing beside boto3.
+
+        Args:
+            scope: Any construct of the app.
+            options: The function's options.
+
+        Raises:
+            ValueError: If the context names an unknown processor.
+        """
+        target = _target(scope, options.architecture)
+        return cls(code=function_code(), layer=None, architecture=_architecture(target))
+
+
+def _architecture(target: Platform) -> lambda_.Architecture:
+    is_arm = target.architecture is Architecture.ARM64
+    return lambda_.Architecture.ARM_64 if is_arm else lambda_.Architecture.X86_64
 
 
 def _target(scope: Construct, architecture: lambda_.Architecture | None) -> Platform:

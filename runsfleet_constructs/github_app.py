@@ -80,6 +80,36 @@ class _SecureParameter:
         return allow(grantee, ["ssm:GetParameter"], [self.arn])
 
 
+def named_secret(scope: Construct, construct_id: str, name: str) -> SecretSource:
+    """Return a secret of Secrets Manager by its name.
+
+    Raises:
+        ValueError: If the name holds a secret instead of naming one.
+    """
+    secret = secretsmanager.Secret.from_secret_name_v2(scope, construct_id, _check_name(name))
+    return _ManagedSecret(name, secret)
+
+
+def managed_secret(secret: secretsmanager.ISecret) -> SecretSource:
+    """Return a secret of Secrets Manager that the app has as a construct."""
+    return _ManagedSecret(secret.secret_arn, secret)
+
+
+def secure_parameter(
+    scope: Construct, name: str, encryption_key: kms.IKey | None = None
+) -> SecretSource:
+    """Return a SecureString of Parameter Store by its name.
+
+    Raises:
+        ValueError: If the name holds a secret instead of naming one.
+    """
+    resource = _check_name(name).removeprefix("/")
+    arn = cdk.Stack.of(scope).format_arn(
+        service="ssm", resource="parameter", resource_name=resource
+    )
+    return _SecureParameter(name, arn, encryption_key)
+
+
 class GitHubAppOptions(TypedDict, total=False):
     """What every factory of :class:`GitHubApp` takes beside the secrets."""
 
@@ -173,13 +203,7 @@ class GitHubApp:
         """
         home = Construct(scope, construct_id)
         names = {"App": name, "Webhook": webhook_secret_name or f"{name}-webhook"}
-        app, webhook = (
-            _ManagedSecret(
-                _check_name(value),
-                secretsmanager.Secret.from_secret_name_v2(home, part, value),
-            )
-            for part, value in names.items()
-        )
+        app, webhook = (named_secret(home, part, value) for part, value in names.items())
         return cls(
             app=app,
             webhook=webhook,
@@ -210,8 +234,8 @@ class GitHubApp:
                 "that faces the internet must not be able to read the private key"
             )
         return cls(
-            app=_ManagedSecret(app.secret_arn, app),
-            webhook=_ManagedSecret(webhook.secret_arn, webhook),
+            app=managed_secret(app),
+            webhook=managed_secret(webhook),
             **options,
         )
 
@@ -237,16 +261,10 @@ class GitHubApp:
         Raises:
             ValueError: If a name holds a secret instead of naming one.
         """
-        stack = cdk.Stack.of(scope)
-
-        def parameter(value: str) -> _SecureParameter:
-            resource = _check_name(value).removeprefix("/")
-            arn = stack.format_arn(service="ssm", resource="parameter", resource_name=resource)
-            return _SecureParameter(value, arn, encryption_key)
-
+        webhook = webhook_parameter_name or f"{name}-webhook"
         return cls(
-            app=parameter(name),
-            webhook=parameter(webhook_parameter_name or f"{name}-webhook"),
+            app=secure_parameter(scope, name, encryption_key),
+            webhook=secure_parameter(scope, webhook, encryption_key),
             **options,
         )
 

@@ -21,6 +21,8 @@ from runsfleet_constructs.limits import FleetLimits
 from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
 from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_image import RunnerImage, RunnerPlatform
+from runsfleet_constructs.session_logs import SessionLogs
+from runsfleet_constructs.ssh_access import SshAccess
 from runsfleet_constructs.user_data import AgentDownload, render_user_data
 from runsfleet_constructs.windows_user_data import render_windows_user_data
 from runsfleet_runtime.contract.environment import (
@@ -72,7 +74,9 @@ class RunnerInstances(Construct):
         limits: The fleet's limits.
         volume_gib: Size of the root volume unless the label says otherwise; default 30 GiB. On
             Windows 50 GiB at least.
-        session_manager: Whether a shell can be opened by Session Manager; default yes.
+        session_manager: Whether a shell can be opened by Session Manager; default yes. What is
+            typed in it is logged.
+        ssh: Who may log in to Linux instances by SSH; by default nobody, and no port is open.
         setup_commands: Shell commands that run as root before the agent on Linux; if one fails the
             instance ends.
         windows_setup_commands: PowerShell commands that run as administrator before the agent on
@@ -91,6 +95,7 @@ class RunnerInstances(Construct):
         subnet_zones: The zone of each subnet that is launched into.
         launch_templates: One for each platform.
         log_group: Logs of agents and runners, a stream for each job.
+        sessions: How shells are opened and logged; ``None`` without Session Manager.
 
     Example:
         >>> instances.connections.allow_to(database, ec2.Port.tcp(5432))  # doctest: +SKIP
@@ -112,6 +117,7 @@ class RunnerInstances(Construct):
         limits: FleetLimits | None = None,
         volume_gib: int = DEFAULT_VOLUME_GIB,
         session_manager: bool = True,
+        ssh: SshAccess | None = None,
         setup_commands: Sequence[str] = (),
         windows_setup_commands: Sequence[str] = (),
         runner_sudo: bool = True,
@@ -140,6 +146,8 @@ class RunnerInstances(Construct):
         self.security_group = ec2.SecurityGroup(
             self, "SecurityGroup", vpc=vpc, description="runsfleet instances: out, never in"
         )
+        if ssh is not None:
+            ssh.open(self.security_group.connections)
         agent = agent_asset(self, "Agent")
         bucket, key = agent.asset.s3_bucket_name, agent.asset.s3_object_key
         self._grant_own_life(bucket, key, session_manager=session_manager)
@@ -159,6 +167,16 @@ class RunnerInstances(Construct):
             ["logs:CreateLogStream", "logs:PutLogEvents"],
             [self.log_group.log_group_arn],
         )
+        self.sessions: SessionLogs | None = None
+        if session_manager:
+            self.sessions = SessionLogs(
+                self,
+                "Sessions",
+                fleet_name=fleet_name,
+                log_retention=log_retention,
+                encryption_key=encryption_key,
+            )
+            self.sessions.grant_write(self.role)
         stack = cdk.Stack.of(self)
         linux_user = self.node.try_get_context(RUNNER_USER_CONTEXT) or DEFAULT_RUNNER_USER
         self.environments = {
@@ -228,6 +246,7 @@ class RunnerInstances(Construct):
                     ec2.InstanceInitiatedShutdownBehavior.TERMINATE
                 ),
                 instance_profile=profile,
+                key_pair=None if ssh is None or _is_windows(platform) else ssh.key_pair,
                 machine_image=_LaunchTimeImage(self.image.reference(platform)),
                 require_imdsv2=True,
                 security_group=self.security_group,

@@ -45,6 +45,9 @@ _INSTANCE = re.compile(r"i-[0-9a-f]{8,17}")
 _PRESENT = ("queued", "claimed", "launched", "running")
 _STATES = (*_PRESENT, "completed", "expired")
 _AUDIT_OF_JOB = 20
+_OF_EVERY_LINE = frozenset(
+    {"fleet", "instance_id", "job_id", "level", "logger", "message", "service", "time", "version"}
+)
 _PLUGIN = (
     "https://docs.aws.amazon.com/systems-manager/latest/userguide/"
     "session-manager-working-with-install-plugin.html"
@@ -561,7 +564,12 @@ def _record_document(item: Item) -> dict[str, Any]:
     from boto3.dynamodb.types import TypeDeserializer
 
     plain = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
-    return {"record": json.loads(json.dumps(plain, default=float))}
+    return {"record": json.loads(json.dumps(plain, default=_number))}
+
+
+def _number(value: Any) -> float:
+    """Return DynamoDB's decimal as JSON has it."""
+    return int(value) if value == int(value) else float(value)
 
 
 def _plain(record: JobRecord) -> dict[str, Any]:
@@ -628,7 +636,24 @@ def _print_line(stream: str, line: Mapping[str, Any], *, as_json: bool) -> None:
         document = {"stream": stream, "at": line["timestamp"] / 1000, "message": line["message"]}
         typer.echo(json.dumps(document))
         return
-    typer.echo(f"{_clock(line['timestamp'] / 1000)} {line['message'].rstrip()}")
+    typer.echo(f"{_clock(line['timestamp'] / 1000)} {_readable(line['message'])}")
+
+
+def _readable(message: str) -> str:
+    """Return a line of the agent's JSON as people read it; any other line as it is.
+
+    Example:
+        >>> _readable('{"level":"INFO","message":"reported","fleet":"dev","status":"success"}')
+        'INFO reported status=success'
+    """
+    try:
+        fields = json.loads(message)
+    except ValueError:
+        return message.rstrip()
+    if not isinstance(fields, dict) or "message" not in fields:
+        return message.rstrip()
+    more = (f"{name}={value}" for name, value in fields.items() if name not in _OF_EVERY_LINE)
+    return " ".join([str(fields.get("level", "")), str(fields["message"]), *more]).strip()
 
 
 def _print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

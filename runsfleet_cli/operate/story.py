@@ -98,7 +98,7 @@ def _happened(item: Item, record: JobRecord) -> Iterator[Event]:
         yield Event(record.launched_at, "launched", _machine(record))
     if record.started_at:
         waited = span(record.started_at - queued)
-        yield Event(record.started_at, "started", f"{waited} after it was queued")
+        yield Event(record.started_at, "started", f"reported {waited} after it was queued")
     if record.interrupted_at:
         said = text(item, JobAttr.INTERRUPTION) or "EC2 took its instance"
         yield Event(record.interrupted_at, "interrupted", said)
@@ -122,8 +122,6 @@ def _ending(item: Item, record: JobRecord) -> tuple[str, str]:
     if record.status is JobStatus.EXPIRED:
         return "given up", error
     parts = [record.outcome or "closed"]
-    if record.started_at:
-        parts.append(f"after {span(record.completed_at - record.started_at)}")
     if JobAttr.EXIT_CODE.value in item:
         parts.append(f"exit code {number(item, JobAttr.EXIT_CODE):.0f} of the runner")
     if error:

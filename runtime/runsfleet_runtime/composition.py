@@ -22,6 +22,7 @@ from runsfleet_runtime.contract.environment import (
     EventsEnvironment,
     HousekeepingEnvironment,
     LabelEnvironment,
+    NotifyEnvironment,
     RecordsEnvironment,
     SlotsEnvironment,
     TerminationEnvironment,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from runsfleet_runtime.jobs.intake import Intake
     from runsfleet_runtime.jobs.redispatch import Redispatcher
     from runsfleet_runtime.jobs.slots import Caps
+    from runsfleet_runtime.notifications.notifier import Notifier
     from runsfleet_runtime.runners.ports import StoresRunnerConfig
     from runsfleet_runtime.termination import Reports
 
@@ -105,6 +107,13 @@ class HousekeepingFunction:
     runner: TaskRunner
     make: Callable[[HousekeepingTask], Task[Any]]
     metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyFunction:
+    """What the notify handler calls."""
+
+    notifier: Notifier
 
 
 @cache
@@ -387,6 +396,23 @@ def housekeeping() -> HousekeepingFunction:
         new_id=_new_id,
     )
     return HousekeepingFunction(runner, lambda name: make(name, parts), metrics)
+
+
+@cache
+@_without_collecting
+def notify() -> NotifyFunction:
+    """Build the notify function's use case."""
+    from runsfleet_runtime.notifications.notifier import Notifier
+    from runsfleet_runtime.notifications.slack import SlackWebhook
+
+    environment = NotifyEnvironment.from_environ(os.environ)
+    log.configure(service="notify")
+    notifier = Notifier(
+        chat=SlackWebhook(sleep=time.sleep),
+        secrets=_secrets(),
+        webhook=environment.slack_webhook,
+    )
+    return NotifyFunction(notifier)
 
 
 def label_settings(environment: LabelEnvironment, *, region: str) -> LabelSettings:

@@ -25,6 +25,8 @@ BY_LAMBDA = {
 }
 # what the SSM agent on the instance does
 BY_SESSION_MANAGER = {
+    "logs:DescribeLogGroups",
+    "logs:DescribeLogStreams",
     "ssm:UpdateInstanceInformation",
     "ssmmessages:CreateControlChannel",
     "ssmmessages:CreateDataChannel",

@@ -381,6 +381,18 @@ class HousekeepingEnvironment(RecordsEnvironment, LabelEnvironment):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotifyEnvironment(Environment):
+    """Environment of a function that posts to a Slack channel.
+
+    Attributes:
+        slack_webhook: Reference to the address of the incoming webhook, a secret:
+            ``secretsmanager:<name or ARN>`` or ``ssm:<parameter name>``.
+    """
+
+    slack_webhook: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentEnvironment(Environment):
     """Environment of the agent, written into the launch template's user data. Holds no secret.
 
