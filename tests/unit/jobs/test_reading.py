@@ -30,8 +30,19 @@ class Table:
     """An emulated table with its indexes; a query may lag behind or fail."""
 
     def __init__(self) -> None:
-        self.client = boto3.client("dynamodb", region_name="eu-central-1")
+        self.client: Any = boto3.client("dynamodb", region_name="eu-central-1")
         keys = {JobAttr.ID} | {a for index in INDEXES.values() for a in index}
+        indexes: list[Any] = [
+            {
+                "IndexName": name.value,
+                "KeySchema": [
+                    {"AttributeName": a.value, "KeyType": kind}
+                    for a, kind in zip(attributes, ("HASH", "RANGE"), strict=False)
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+            for name, attributes in INDEXES.items()
+        ]
         self.client.create_table(
             TableName="jobs",
             KeySchema=[{"AttributeName": JobAttr.ID.value, "KeyType": "HASH"}],
@@ -39,17 +50,7 @@ class Table:
                 {"AttributeName": k.value, "AttributeType": "N" if k in NUMBERS else "S"}
                 for k in sorted(keys)
             ],
-            GlobalSecondaryIndexes=[
-                {
-                    "IndexName": name.value,
-                    "KeySchema": [
-                        {"AttributeName": a.value, "KeyType": kind}
-                        for a, kind in zip(attributes, ("HASH", "RANGE"), strict=False)
-                    ],
-                    "Projection": {"ProjectionType": "KEYS_ONLY"},
-                }
-                for name, attributes in INDEXES.items()
-            ],
+            GlobalSecondaryIndexes=indexes,
             BillingMode="PAY_PER_REQUEST",
         )
         self.is_silent = False
