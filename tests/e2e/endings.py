@@ -130,6 +130,14 @@ class Trial:
         self.until(lambda: self.record.get("status") == "completed", seconds)
         return self.record
 
+    def run_again(self, seconds: float = 120.0) -> None:
+        """Wait until GitHub has run the job again, with success."""
+        path = f"runs/{self.job['run_id']}"
+        self.until(
+            lambda: self.cloud.client.github("GET", path)["conclusion"] == "success", seconds
+        )
+        assert self.record["rerun"] == "done"
+
     def _launched(self, number: int) -> list[Mapping[str, Any]] | None:
         found = self.instances
         return found if len(found) >= number else None
