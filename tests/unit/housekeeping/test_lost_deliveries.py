@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runsfleet_runtime.github.errors import (
     NotFoundError,
@@ -327,6 +330,29 @@ def test_more_failures_than_can_be_remembered(
     assert sorted(github.redelivered) == sorted(f"lost-{number}" for number in range(55))
 
 
+def test_page_that_fails_behind_what_could_not_be_remembered(
+    frame: Frame, github: Log, task: LostDeliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run does not go on at that page: it would pass over what there was no room for."""
+    monkeypatch.setattr(lost_deliveries, "MAX_OPEN", 1)
+    github.page_size = 1
+    github.add("first", age=6 * MINUTE)
+    github.add("second", age=26 * MINUTE)
+    github.add("good", age=46 * MINUTE, ok=True)
+
+    def fail_on_third(request: str) -> None:
+        if len(github.requests) == 2:
+            raise UnavailableError("502")
+
+    github.fault = fail_on_third
+    with pytest.raises(UnavailableError):
+        frame.run(task)
+    github.fault = lambda request: None
+    for _ in range(3):
+        later(frame, task)
+    assert sorted(set(github.redelivered)) == ["first", "second"]
+
+
 def test_what_is_remembered_fits_into_an_item(
     frame: Frame, github: Log, task: LostDeliveries
 ) -> None:
@@ -405,3 +431,56 @@ def test_memory_that_cannot_be_read_is_begun_anew(
     github.add("lost", age=6 * MINUTE)
     frame.run(task)
     assert github.redelivered == ["lost"]
+
+
+STEPS = st.lists(
+    st.sampled_from(["lost", "arrives", "webhook", "github", "crash", "run", "run"]), max_size=40
+)
+
+
+@given(steps=STEPS, page_size=st.integers(1, 7), room=st.integers(1, 5), pages=st.integers(2, 9))
+def test_every_event_arrives_whatever_fails(
+    steps: list[str], page_size: int, room: int, pages: int
+) -> None:
+    """Outages of the webhook and of GitHub, crashes, and a memory and runs that are too small."""
+    frame = Frame()
+    github = Log(frame, page_size=page_size)
+    task = LostDeliveries(deliveries=github, metrics=frame, clock=frame.clock)
+    is_github_up = True
+
+    def fail(request: str) -> None:
+        if not is_github_up and len(github.requests) % 2:
+            github.requests.append("failed")
+            raise UnavailableError("502")
+
+    github.fault = fail
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lost_deliveries, "MAX_OPEN", room)
+        patch.setattr(lost_deliveries, "MAX_PAGES", pages)
+        frame.run(task)  # a new fleet looks back from here
+        for number, step in enumerate(steps):
+            frame.now += 2 * MINUTE
+            match step:
+                case "lost" | "arrives":
+                    github.add(f"event-{number}", age=0.0, ok=step == "arrives")
+                case "webhook":
+                    github.is_webhook_up = not github.is_webhook_up
+                case "github":
+                    is_github_up = not is_github_up
+                case _:
+                    before = dict(frame.states)
+                    with contextlib.suppress(UnavailableError):
+                        frame.run(task)
+                    if step == "crash":
+                        frame.states = before
+        github.is_webhook_up = is_github_up = True
+        # not bounded in pages: a run reads at least a hundred times what these have
+        patch.setattr(lost_deliveries, "MAX_PAGES", 100)
+        for _ in range(100):
+            later(frame, task)
+        events = {entry.guid for entry in github.entries}
+        assert {entry.guid for entry in github.entries if entry.is_ok} == events
+        github.requests.clear()
+        later(frame, task)
+        assert github.redelivered == []
+        assert not frame.counted["DeliveriesGivenUp"]
