@@ -172,6 +172,7 @@ def _events(stand_in: StandIn) -> dict[str, tuple[dict[str, Any], dict[str, str]
         "jobs_table": "jobs",
         "runners_table": "runners",
         "jobs_queue_url": _QUEUE,
+        "slots_table": "slots",
         "instance_role_id": "AROAEXAMPLE",
         "runner_level": RunnerLevel.ORGANIZATION,
         "github_app_secret": "secretsmanager:app",
@@ -187,10 +188,19 @@ def _events(stand_in: StandIn) -> dict[str, tuple[dict[str, Any], dict[str, str]
         for platform in ("linux-arm64", "linux-x64")
     )
     webhook = WebhookEnvironment(
-        fleet="bench", webhook_secret=f"secretsmanager:{_WEBHOOK}", jobs_queue_url=_QUEUE
+        fleet="bench",
+        webhook_secret=f"secretsmanager:{_WEBHOOK}",
+        jobs_queue_url=_QUEUE,
+        events_queue_url=_QUEUE,
     )
-    dispatch = DispatchEnvironment(**common, launch_targets=targets, subnet_ids=("subnet-1",))
-    termination = TerminationEnvironment(**common)
+    dispatch = DispatchEnvironment(
+        **common,
+        launch_targets=targets,
+        subnet_ids=("subnet-1",),
+        circuit_table="circuit",
+        audit_table="audit",
+    )
+    termination = TerminationEnvironment(**common, events_queue_url=_QUEUE)
     return {
         "webhook": (_delivery(label), webhook.to_environ()),
         "dispatch": (_batch(job.to_json()), dispatch.to_environ()),
