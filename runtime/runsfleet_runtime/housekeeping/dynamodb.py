@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from runsfleet_runtime.jobs.slots import scopes_of
 _REFUSED: Final = "ConditionalCheckFailedException"
 _BATCH: Final = 100  # keys of one BatchGetItem (DynamoDB quota)
 _BATCH_TRIES: Final = 5
+_FIRST_PAUSE: Final = 0.1  # seconds; twofold longer each time
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 
 
@@ -41,11 +43,15 @@ class DynamoDBOpenJobs:
     Args:
         client: A DynamoDB client.
         table: Physical name of the table.
+        pause: Waits for seconds; what a throttled table left unread is asked for after a moment.
     """
 
-    def __init__(self, client: Any, table: str) -> None:
+    def __init__(
+        self, client: Any, table: str, *, pause: Callable[[float], object] = time.sleep
+    ) -> None:
         self._client = client
         self._table = table
+        self._pause = pause
 
     def open_jobs(self) -> Iterator[Sequence[OpenJob]]:
         """Yield launched and running jobs, a hundred at a time; one that starts meanwhile, twice.
@@ -124,7 +130,9 @@ class DynamoDBOpenJobs:
                 "ExpressionAttributeNames": names,
             }
         found: list[Mapping[str, Any]] = []
-        for _ in range(_BATCH_TRIES):
+        for tries in range(_BATCH_TRIES):
+            if tries:
+                self._pause(_FIRST_PAUSE * 2 ** (tries - 1))
             answer = _asked(
                 lambda: self._client.batch_get_item(RequestItems={self._table: request})  # noqa: B023  called at once
             )

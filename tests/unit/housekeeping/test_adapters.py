@@ -289,7 +289,10 @@ def test_open_jobs_are_read_in_batches(dynamodb: Any) -> None:
     put_job(dynamodb, 200, JobStatus.LAUNCHED)
     put_job(dynamodb, 201, JobStatus.COMPLETED)
     client = Lossy(dynamodb, times=1)
-    jobs = [job for page in DynamoDBOpenJobs(client, "jobs").open_jobs() for job in page]
+    pauses: list[float] = []
+    table = DynamoDBOpenJobs(client, "jobs", pause=pauses.append)
+    jobs = [job for page in table.open_jobs() for job in page]
+    assert len(pauses) == 1
     assert {job.job_id for job in jobs} == {*range(150), 200}
     assert {job.instance_id for job in jobs if job.job_id == 7} == {"i-7"}
     assert client.batches == [1, 1, 100, 50]
@@ -313,8 +316,11 @@ def test_job_that_left_its_status_is_left_out(dynamodb: Any) -> None:
 def test_records_that_stay_unread_fail(dynamodb: Any) -> None:
     """A throttled table is not one without these jobs."""
     put_job(dynamodb, 1, JobStatus.RUNNING)
+    pauses: list[float] = []
+    table = DynamoDBOpenJobs(Lossy(dynamodb, times=99), "jobs", pause=pauses.append)
     with pytest.raises(SweepError, match="1 records were not read"):
-        list(DynamoDBOpenJobs(Lossy(dynamodb, times=99), "jobs").open_jobs())
+        list(table.open_jobs())
+    assert pauses == [0.1, 0.2, 0.4, 0.8]
 
 
 def test_bucket_lists_reads_writes_and_deletes() -> None:
