@@ -96,6 +96,10 @@ synth: setup ## synthesize every stack of this app into cdk.out
 bench: setup ## measure the budgets of docs/benchmarks.md
 	@$(PY) -m benchmarks
 
+.PHONY: simulate
+simulate: setup ## live through a day of 10,000 jobs and draw it (docs/reliability.md)
+	@$(PY) -m tests.simulation.day --plot docs/reliability-day.svg
+
 .PHONY: wheel
 wheel: setup ## build the wheel into dist
 	@$(PY) -m build --wheel --no-isolation --outdir dist . >/dev/null 2>&1 || \

@@ -26,10 +26,11 @@ _MOST_ACTIONS: Final = 100  # of one transaction
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A global secondary index of keys alone."""
+    """A global secondary index; of keys alone, unless it has everything."""
 
     hash_key: str
     range_key: str | None = None
+    has_all: bool = False
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class _View:
         definition = self._table.indexes[index]
         kept = {*self._table.keys, *_names(definition)}
         found = sorted(self._by_hash[index].get(_scalar(value), ()))
+        if definition.has_all:
+            return [dict(self._items[key]) for key in found]
         return [{k: v for k, v in self._items[key].items() if k in kept} for key in found]
 
 

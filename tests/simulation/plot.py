@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 WIDTH: Final = 960
-_LEFT, _RIGHT = 64, 944
+_LEFT, _RIGHT = 64, 932
 _UPPER: Final = (52, 312)  # top and bottom of the panel of waiting times
 _LOWER: Final = (362, 482)
 HEIGHT: Final = 528
@@ -42,7 +42,7 @@ class Picture:
 def draw(picture: Picture) -> str:
     """Return the picture as SVG."""
     longest = max((seconds for _, seconds in picture.waits), default=60.0)
-    low, high = 1.0, max(2.0, math.log10(longest * 1.15))
+    low, high = 1.0, max(2.0, math.log10(longest * 1.5))
 
     def x(hour: float) -> float:
         return _LEFT + (_RIGHT - _LEFT) * hour / _HOURS
@@ -63,9 +63,7 @@ def draw(picture: Picture) -> str:
             f'<rect x="{x(begin):.1f}" y="{top}" width="{x(end) - x(begin):.1f}" '
             f'height="{bottom - top}" fill="{_OUTAGE}"/>'
         )
-    parts.append(
-        _text(x((begin + end) / 2), _UPPER[0] + 14, "no capacity", anchor="middle", fill=_HIGH)
-    )
+    parts.append(_text(x(end) + 6, _UPPER[0] + 30, "no capacity for an hour", fill=_HIGH))
     parts += _waits(picture, x, y, 10.0**high)
     parts += _load(picture, x)
     for top, bottom in (_UPPER, _LOWER):
@@ -102,7 +100,8 @@ def _waits(
     median = [(x(hour), y(middle)) for hour, middle, _ in picture.bins]
     high = [(x(hour), y(high)) for hour, _, high in picture.bins]
     parts += [_path(high, _HIGH, 1.6), _path(median, _MEDIAN, 2.2)]
-    parts.append(_text(_LEFT, 44, "from queued to started: each job", fill=_MUTED))
+    dot = f'<circle cx="{_LEFT + 6}" cy="40" r="3" fill="{_DOT}"/>'
+    parts += [dot, _text(_LEFT + 16, 44, "a job, from queued to started", fill=_MUTED)]
     at = _LEFT + 214
     for name, colour in (("median", _MEDIAN), ("95th percentile", _HIGH)):
         parts.append(_line(at, 40, at + 22, 40, colour, width=2.2))

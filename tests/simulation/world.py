@@ -43,6 +43,8 @@ from runsfleet_runtime.contract.paths import kept_report_key
 from runsfleet_runtime.contract.tables import (
     AuditAttr,
     CircuitAttr,
+    InstanceAttr,
+    InstanceIndex,
     JobAttr,
     JobIndex,
     LeaseAttr,
@@ -354,10 +356,7 @@ class World:
             "webhook_secret": "secretsmanager:webhook",
             "github_app_secret": "secretsmanager:app",
             **{f"{queue}_queue_url": address for queue, address in url.items()},
-            **{
-                f"{table}_table": table
-                for table in ("jobs", "runners", "circuit", "audit", "slots", "leases")
-            },
+            **{f"{table}_table": table for table in self.dynamodb.tables},
             "instance_role_id": ROLE,
             "launch_targets": (
                 LaunchTarget(
@@ -552,6 +551,15 @@ def _tables() -> dict[str, Table]:
         ),
         "runners": Table(RunnerAttr.KEY.value),
         "circuit": Table(CircuitAttr.OFFERING.value),
+        "instances": Table(
+            InstanceAttr.ID.value,
+            indexes={
+                InstanceIndex.BY_DAY.value: Index(
+                    InstanceAttr.LAUNCHED_ON.value, InstanceAttr.LAUNCHED_AT.value, has_all=True
+                )
+            },
+            types={InstanceAttr.LAUNCHED_AT.value: "N"},
+        ),
         "leases": Table(LeaseAttr.NAME.value),
         "slots": Table(SlotAttr.SCOPE.value),
         "audit": Table(AuditAttr.SUBJECT.value, AuditAttr.AT.value),
