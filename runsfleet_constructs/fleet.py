@@ -77,6 +77,8 @@ class RunnerFleet(FleetMetricMethods, Construct):
         max_runners_per_repository: Most runners of one repository at once.
         breaker: When an offering of EC2 that fails (a capacity type, instance type and zone) is
             left alone, and for how long.
+        health_route: Whether anybody may ask ``GET /health`` for counts and times, throttled;
+            default yes.
         housekeeping: When the sweeps are due, where not as ``DEFAULT_SCHEDULES`` says.
         function_architecture: Processor of the functions; default arm64. The context
             ``runsfleet:function_architecture`` overrides it.
@@ -144,6 +146,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         max_runners_per_owner: int | None = None,
         max_runners_per_repository: int | None = None,
         breaker: BreakerOptions | None = None,
+        health_route: bool = True,
         housekeeping: HousekeepingSchedules | None = None,
         function_architecture: lambda_.Architecture | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
@@ -215,7 +218,14 @@ class RunnerFleet(FleetMetricMethods, Construct):
             "assets": assets,
             "options": options,
         }
-        self.intake = WebhookIntake(self, "Intake", labels=labels, spot=spot, **common)
+        self.intake = WebhookIntake(
+            self,
+            "Intake",
+            labels=labels,
+            spot=spot,
+            health=self.tables if health_route else None,
+            **common,
+        )
         common |= {
             "tables": self.tables,
             "configurations": configurations,

@@ -15,6 +15,8 @@ from runsfleet_runtime.contract.tables import (
     TTL_ATTRIBUTE,
     AuditAttr,
     CircuitAttr,
+    InstanceAttr,
+    InstanceIndex,
     JobAttr,
     JobIndex,
     LeaseAttr,
@@ -49,6 +51,7 @@ class FleetTables(Construct):
         jobs: One item for each job; found by status, instance or run through ``JobIndex``.
         runners: One item for each instance that has not read its configuration yet, or ``None``.
         circuit_state: One item for each offering of EC2 that failed lately.
+        instances: One item for each instance: what ran, for whom, and for how long.
         leases: Who runs which sweep, and what it remembers.
         slots: How many runners each capped scope has.
         audit: Who changed what by hand.
@@ -106,6 +109,20 @@ class FleetTables(Construct):
             self.runners = dynamodb.TableV2(
                 self, "Runners", partition_key=_text(RunnerAttr.KEY), **passing, **expiring
             )
+        self.instances = dynamodb.TableV2(
+            self,
+            "Instances",
+            partition_key=_text(InstanceAttr.ID),
+            global_secondary_indexes=[
+                dynamodb.GlobalSecondaryIndexPropsV2(
+                    index_name=InstanceIndex.BY_DAY.value,
+                    partition_key=_text(InstanceAttr.LAUNCHED_ON),
+                    sort_key=_number(InstanceAttr.LAUNCHED_AT),
+                )
+            ],
+            **passing,
+            **expiring,
+        )
         self.circuit_state = dynamodb.TableV2(
             self, "CircuitState", partition_key=_text(CircuitAttr.OFFERING), **passing, **expiring
         )
@@ -153,8 +170,16 @@ class FleetTables(Construct):
         return allow(
             grantee,
             ["dynamodb:GetItem", "dynamodb:UpdateItem"],
-            [self.jobs.table_arn, self.slots.table_arn],
+            [self.jobs.table_arn, self.slots.table_arn, self.instances.table_arn],
         )
+
+    def grant_record_instances(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to record what it launched.
+
+        Args:
+            grantee: Who may; the dispatch function.
+        """
+        return allow(grantee, ["dynamodb:PutItem"], [self.instances.table_arn])
 
     def grant_operate_breaker(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to see and change circuits, and to leave audit rows of it.
@@ -166,6 +191,19 @@ class FleetTables(Construct):
         allow(grantee, ["dynamodb:PutItem"], [self.audit.table_arn])
         return allow(grantee, ["dynamodb:PutItem", "dynamodb:Scan"], [self.circuit_state.table_arn])
 
+    def grant_watch(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to see which offerings are left out, and when each sweep ran last.
+
+        Args:
+            grantee: Who may.
+        """
+        allow_key(grantee, self.leases.encryption_key, write=False)
+        return allow(
+            grantee,
+            ["dynamodb:Scan"],
+            [self.circuit_state.table_arn, self.leases.table_arn],
+        )
+
     def grant_operate(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to dispatch jobs again and operate circuits, and to see who did what.
 
@@ -176,7 +214,7 @@ class FleetTables(Construct):
         allow(
             grantee,
             ["dynamodb:UpdateItem"],
-            [self.jobs.table_arn, self.slots.table_arn],
+            [self.jobs.table_arn, self.slots.table_arn, self.instances.table_arn],
         )
         return allow(grantee, ["dynamodb:Query", "dynamodb:Scan"], [self.audit.table_arn])
 

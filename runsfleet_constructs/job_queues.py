@@ -134,6 +134,18 @@ class JobQueues(Construct):
         """
         return _grant_send(grantee, self.housekeeping)
 
+    def grant_watch_jobs(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to count the jobs that wait, and those that failed.
+
+        Args:
+            grantee: Who may.
+        """
+        return allow(
+            grantee,
+            ["sqs:GetQueueAttributes"],
+            [self.jobs.queue_arn, self.jobs_dead_letters.queue_arn],
+        )
+
     def grant_redrive(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to take dead letters and to put them back on their queues.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_apigatewayv2 as apigateway
@@ -13,12 +14,14 @@ from constructs import Construct
 from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._checks import check_fleet_name
 from runsfleet_constructs._function import FleetFunction
+from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp
 from runsfleet_constructs.job_queues import JobQueues
 from runsfleet_constructs.labels import LabelOptions
 from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_runtime.contract.environment import WebhookEnvironment
+from runsfleet_runtime.contract.paths import HEALTH_PATH, HEALTH_ROUTE, WEBHOOK_PATH
 
 TIMEOUT = 10
 """Seconds; GitHub counts a delivery as failed after 10."""
@@ -29,7 +32,12 @@ send again what was throttled."""
 
 BURST = 2000
 
-PATH = "/webhook"
+PATH = WEBHOOK_PATH
+
+HEALTH_RATE = 2
+"""Questions a second; more than any monitor asks."""
+
+HEALTH_BURST = 10
 
 _ACCESS_LOG = {
     "requestId": "$context.requestId",
@@ -47,8 +55,8 @@ class WebhookIntake(FleetFunction):
     """``POST /webhook`` of an HTTP API, which invokes the webhook function.
 
     Requests are authenticated by the function, which checks GitHub's signature over the raw body;
-    its role can read the webhook's secret and send to the queues of jobs and events, and nothing
-    else.
+    its role can read the webhook's secret and send to the queues of jobs and events. With ``GET
+    /health`` it can also count messages, and read the tables of circuits and leases.
 
     Args:
         scope: Parent.
@@ -60,6 +68,8 @@ class WebhookIntake(FleetFunction):
         assets: Code of the functions.
         labels: What labels are resolved against.
         spot: Whether spot is used when a label does not say; default yes.
+        health: Tables that ``GET /health`` reads, which anybody may ask; there is no such route if
+            left out.
         options: The functions' options.
 
     Attributes:
@@ -83,9 +93,17 @@ class WebhookIntake(FleetFunction):
         assets: FunctionAssets,
         labels: LabelOptions | None = None,
         spot: bool = True,
+        health: FleetTables | None = None,
         options: FunctionOptions | None = None,
     ) -> None:
         options = options or FunctionOptions()
+        watched: dict[str, Any] = {}
+        if health is not None:
+            watched = {
+                "jobs_dead_letter_queue_url": queues.jobs_dead_letters.queue_url,
+                "circuit_table": health.circuit_state.table_name,
+                "leases_table": health.leases.table_name,
+            }
         self.environment = WebhookEnvironment(
             fleet=check_fleet_name(fleet_name),
             runner_level=github.runner_level,
@@ -93,6 +111,7 @@ class WebhookIntake(FleetFunction):
             webhook_secret=github.webhook.reference,
             jobs_queue_url=queues.jobs.queue_url,
             events_queue_url=queues.events.queue_url,
+            **watched,
             **instances.offer(),
             **(labels or LabelOptions()).to_environment(),
         )
@@ -124,7 +143,25 @@ class WebhookIntake(FleetFunction):
             create_default_stage=False,
             description=f"webhooks for the runners of {fleet_name}",
         )
-        self._route()
+        integration = self._integration()
+        self._route(
+            "Route",
+            f"POST {PATH}",
+            integration,
+            "GitHub cannot sign for AWS; the function checks GitHub's own signature of each body",
+        )
+        health_routes: list[apigateway.CfnRoute] = []
+        if health is not None:
+            queues.grant_watch_jobs(self.role)
+            health.grant_watch(self.role)
+            health_routes.append(
+                self._route(
+                    "HealthRoute",
+                    HEALTH_ROUTE,
+                    integration,
+                    "monitors have no credentials; it tells counts and times, and is throttled",
+                )
+            )
         self.stage = apigateway.CfnStage(
             self,
             "Stage",
@@ -137,15 +174,31 @@ class WebhookIntake(FleetFunction):
             default_route_settings=apigateway.CfnStage.RouteSettingsProperty(
                 throttling_burst_limit=BURST, throttling_rate_limit=RATE
             ),
+            route_settings={
+                route.route_key: {
+                    "ThrottlingBurstLimit": HEALTH_BURST,
+                    "ThrottlingRateLimit": HEALTH_RATE,
+                }
+                for route in health_routes
+            }
+            or None,
         )
+        for route in health_routes:
+            # settings of a route that does not exist yet are refused
+            self.stage.add_dependency(route)
 
     @property
     def url(self) -> str:
         """What to enter as the webhook's URL at GitHub."""
         return f"{self.api.api_endpoint}{PATH}"
 
-    def _route(self) -> None:
-        integration = apigateway.CfnIntegration(
+    @property
+    def health_url(self) -> str:
+        """What a monitor asks, where the route exists."""
+        return f"{self.api.api_endpoint}{HEALTH_PATH}"
+
+    def _integration(self) -> apigateway.CfnIntegration:
+        return apigateway.CfnIntegration(
             self,
             "Integration",
             api_id=self.api.api_id,
@@ -153,25 +206,32 @@ class WebhookIntake(FleetFunction):
             integration_uri=self.function.function_arn,
             payload_format_version="2.0",
         )
+
+    def _route(
+        self,
+        construct_id: str,
+        key: str,
+        integration: apigateway.CfnIntegration,
+        why_open: str,
+    ) -> apigateway.CfnRoute:
+        """Lead a route, such as ``POST /webhook``, to the function."""
         route = apigateway.CfnRoute(
             self,
-            "Route",
+            construct_id,
             api_id=self.api.api_id,
-            route_key=f"POST {PATH}",
+            route_key=key,
             target=f"integrations/{integration.ref}",
         )
-        acknowledge(
-            route,
-            "AwsSolutions-APIG4",
-            "GitHub cannot sign for AWS; the function checks GitHub's own signature of each body",
-        )
+        acknowledge(route, "AwsSolutions-APIG4", why_open)
+        method, path = key.split(" ")
         self.function.add_permission(
-            "ApiMayInvoke",
+            "ApiMayInvoke" if construct_id == "Route" else f"ApiMayInvoke{construct_id}",
             principal=iam.ServicePrincipal("apigateway.amazonaws.com"),
             scope=self,
             source_arn=cdk.Stack.of(self).format_arn(
                 service="execute-api",
                 resource=self.api.api_id,
-                resource_name=f"*/POST{PATH}",
+                resource_name=f"*/{method}{path}",
             ),
         )
+        return route

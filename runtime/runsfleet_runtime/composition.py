@@ -20,6 +20,7 @@ from runsfleet_runtime.contract.environment import (
     ConfigStore,
     DispatchEnvironment,
     EventsEnvironment,
+    HealthEnvironment,
     HousekeepingEnvironment,
     LabelEnvironment,
     NotifyEnvironment,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from runsfleet_runtime.circuit_breaker.breaker import Breaker
     from runsfleet_runtime.contract.messages import HousekeepingTask
     from runsfleet_runtime.github.gateway import GitHubGateway
+    from runsfleet_runtime.health.check import HealthCheck
     from runsfleet_runtime.housekeeping.ports import Task
     from runsfleet_runtime.housekeeping.runner import TaskRunner
     from runsfleet_runtime.interruptions.events import Events
@@ -107,6 +109,13 @@ class HousekeepingFunction:
     runner: TaskRunner
     make: Callable[[HousekeepingTask], Task[Any]]
     metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRoute:
+    """What the health handler calls."""
+
+    check: HealthCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,7 @@ def dispatch() -> DispatchFunction:
     from runsfleet_runtime.fleet.ec2 import Ec2Fleet
     from runsfleet_runtime.jobs.dispatch import Dispatcher, DispatchSettings
     from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+    from runsfleet_runtime.jobs.ledger import InstanceLedger
     from runsfleet_runtime.jobs.reading.dynamodb import DynamoDBJobReader
     from runsfleet_runtime.jobs.sqs import SqsJobs
     from runsfleet_runtime.runners.configurator import RunnerConfigurator
@@ -227,6 +237,7 @@ def dispatch() -> DispatchFunction:
             deadline_seconds=environment.job_deadline_seconds,
             retention_seconds=_LONGEST_RETENTION_SECONDS + _ARCHIVING_SECONDS,
             caps=_caps(environment),
+            ledger=InstanceLedger(environment.instances_table),
         ),
         history=DynamoDBJobReader(client("dynamodb"), environment.jobs_table),
         queue=SqsJobs(_LateClient("sqs"), environment.jobs_queue_url),
@@ -399,6 +410,34 @@ def housekeeping() -> HousekeepingFunction:
 
 
 @cache
+def health() -> HealthRoute:
+    """Build the use case of ``GET /health``, a part of the webhook function."""
+    from runsfleet_runtime.health.check import HealthCheck
+    from runsfleet_runtime.health.dynamodb import DynamoDBHealth
+    from runsfleet_runtime.health.sqs import SqsDepth
+    from runsfleet_runtime.version import __version__
+
+    environment = HealthEnvironment.from_environ(os.environ)
+    log.configure(service=Emitter.WEBHOOK.value, fleet=environment.fleet)
+    tables = DynamoDBHealth(
+        client("dynamodb"),
+        circuit_table=environment.circuit_table,
+        leases_table=environment.leases_table,
+    )
+    check = HealthCheck(
+        jobs=SqsDepth(client("sqs"), environment.jobs_queue_url),
+        dead_jobs=SqsDepth(client("sqs"), environment.jobs_dead_letter_queue_url),
+        circuits=tables,
+        sweeps=tables,
+        fleet=environment.fleet,
+        region=os.environ.get("AWS_REGION", ""),
+        version=__version__,
+        clock=time.time,
+    )
+    return HealthRoute(check)
+
+
+@cache
 @_without_collecting
 def notify() -> NotifyFunction:
     """Build the notify function's use case."""
@@ -476,6 +515,7 @@ def _caps(environment: SlotsEnvironment) -> Caps | None:
 
 def _records(environment: RecordsEnvironment) -> DynamoDBJobs:
     from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
+    from runsfleet_runtime.jobs.ledger import InstanceLedger
 
     return DynamoDBJobs(
         client("dynamodb"),
@@ -483,6 +523,7 @@ def _records(environment: RecordsEnvironment) -> DynamoDBJobs:
         deadline_seconds=environment.job_deadline_seconds,
         retention_seconds=environment.job_retention_days * 24 * 3600 + _ARCHIVING_SECONDS,
         caps=_caps(environment),
+        ledger=InstanceLedger(environment.instances_table),
     )
 
 

@@ -18,8 +18,8 @@ from runsfleet_constructs import GitHubApp, RunnerFleet, RunnerImage
 from runsfleet_constructs.fleet_alarms import FleetAlarms
 from runsfleet_constructs.slack_notifier import SlackNotifier, SlackWebhook
 from runsfleet_constructs.ssh_access import SshAccess
-from runsfleet_runtime.contract.environment import NotifyEnvironment
-from runsfleet_runtime.contract.paths import session_document
+from runsfleet_runtime.contract.environment import HealthEnvironment, NotifyEnvironment
+from runsfleet_runtime.contract.paths import HEALTH_ROUTE, session_document
 from tests.contract.permissions import code_of_builder
 from tests.infrastructure.templates import Template, as_list, construct_path, flat, synthesize
 
@@ -283,3 +283,55 @@ def test_address_instead_of_a_name_is_refused_without_repeating_it(stack: cdk.St
     with pytest.raises(ValueError, match="put the address into a secret") as told:
         SlackWebhook.from_secret_name(stack, "Slack", "https://hooks.slack.com/services/T/B/x")
     assert "hooks.slack.com" not in str(told.value)
+
+
+# -- health ----------------------------------------------------------------------------------------
+
+
+def test_health_is_a_throttled_route_of_the_same_api(dev: Template) -> None:
+    """Its settings are its own, and are made after the route."""
+    routes = {
+        r["Properties"]["RouteKey"]: name
+        for name, r in dev.of_type("AWS::ApiGatewayV2::Route").items()
+    }
+    assert set(routes) == {"POST /webhook", HEALTH_ROUTE}
+    stage = dev.only("AWS::ApiGatewayV2::Stage")
+    assert stage["Properties"]["RouteSettings"] == {
+        HEALTH_ROUTE: {"ThrottlingBurstLimit": 10, "ThrottlingRateLimit": 2}
+    }
+    assert routes[HEALTH_ROUTE] in as_list(stage["DependsOn"])
+    sources = [
+        flat(p["Properties"]["SourceArn"])
+        for p in dev.of_type("AWS::Lambda::Permission").values()
+        if p["Properties"]["Principal"] == "apigateway.amazonaws.com"
+    ]
+    assert sorted(source.partition(">/")[2] for source in sources) == [
+        "*/GET/health",
+        "*/POST/webhook",
+    ]
+
+
+def test_health_reads_what_it_is_given(dev: Template) -> None:
+    """The webhook function's variables hold all that the route reads."""
+    given = {name: flat(value) for name, value in dev.variables("Fleet/Intake").items()}
+    environment = HealthEnvironment.from_environ(given)
+    tables = [environment.circuit_table, environment.leases_table]
+    assert [t.strip("<>") for t in tables] == [
+        dev.id_at(f"Tables/{name}/Resource", "AWS::DynamoDB::GlobalTable")
+        for name in ("CircuitState", "Leases")
+    ]
+
+
+def test_health_can_be_left_out(tmp_path: Path) -> None:
+    """Without the route the webhook function has no permission for it."""
+
+    def build(app: cdk.App) -> None:
+        stack = cdk.Stack(app, "Quiet")
+        github = GitHubApp.from_secret_name(stack, "App", "runsfleet/github-app")
+        RunnerFleet(stack, "Fleet", fleet_name="dev", github=github, health_route=False)
+
+    quiet = synthesize(tmp_path, build)["Quiet"]
+    assert len(quiet.of_type("AWS::ApiGatewayV2::Route")) == 1
+    assert "RouteSettings" not in quiet.only("AWS::ApiGatewayV2::Stage")["Properties"]
+    assert not {"dynamodb:Scan", "sqs:GetQueueAttributes"} & quiet.actions("Fleet/Intake")
+    assert "RUNSFLEET_LEASES_TABLE" not in quiet.variables("Fleet/Intake")

@@ -18,11 +18,13 @@ def statement(template: Template, role: str, action: str) -> dict[str, Any]:
 
 
 def test_webhook_reads_its_secret_and_sends_and_no_more(dev: Template) -> None:
-    """The function that faces the internet can write its log, read its secret and send."""
+    """The function that faces the internet can also count, for ``GET /health``."""
     assert dev.actions("Fleet/Intake") == {
+        "dynamodb:Scan",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
         "secretsmanager:GetSecretValue",
+        "sqs:GetQueueAttributes",
         "sqs:SendMessage",
     }
     secret = statement(dev, "Fleet/Intake", "secretsmanager:GetSecretValue")
@@ -151,6 +153,8 @@ def test_an_instance_can_do_nothing_else(dev: Template) -> None:
         "dynamodb:GetItem",
         "ec2:TerminateInstances",
         "logs:CreateLogStream",
+        "logs:DescribeLogGroups",
+        "logs:DescribeLogStreams",
         "logs:PutLogEvents",
         "s3:GetObject",
         "s3:PutObject",
@@ -182,12 +186,21 @@ def test_an_instance_keeps_a_report_in_its_own_name_only(dev: Template) -> None:
     assert [put.partition(">/")[2] for put in puts] == ["reports/${aws:userid}.json"]
 
 
-def test_an_instance_writes_to_its_log_group_only(dev: Template) -> None:
-    """The log group of the instances is kept for a bounded time and is no function's."""
-    group = dev.at("Fleet/Instances/Logs/Resource", "AWS::Logs::LogGroup")["Properties"]
-    assert group["RetentionInDays"] > 0
-    found = statement(dev, "Fleet/Instances", "logs:PutLogEvents")
-    assert "InstancesLogs" in flat(found["Resource"])
+def test_an_instance_writes_to_its_log_groups_only(dev: Template) -> None:
+    """The log groups of instances and sessions are kept for a bounded time, and are no function's.
+
+    Session Manager's agent writes the latter, in the name of the instance.
+    """
+    paths = ("Fleet/Instances/Logs/Resource", "Fleet/Instances/Sessions/Logs/Resource")
+    kind = "AWS::Logs::LogGroup"
+    for path in paths:
+        assert dev.at(path, kind)["Properties"]["RetentionInDays"] > 0
+    written = {
+        flat(s["Resource"])
+        for s in dev.statements("Fleet/Instances")
+        if "logs:PutLogEvents" in as_list(s["Action"])
+    }
+    assert written == {f"<{dev.id_at(path, kind)}.Arn>" for path in paths}
 
 
 def test_functions_have_no_managed_policy(dev: Template) -> None:
@@ -197,7 +210,11 @@ def test_functions_have_no_managed_policy(dev: Template) -> None:
 
 
 def test_only_the_api_invokes_the_webhook(dev: Template) -> None:
-    """One permission: API Gateway, for the one route of this API."""
-    permission = dev.only("AWS::Lambda::Permission")["Properties"]
-    assert permission["Principal"] == "apigateway.amazonaws.com"
-    assert flat(permission["SourceArn"]).endswith("/*/POST/webhook")
+    """Two permissions: API Gateway, for each of the two routes of this API."""
+    permissions = [p["Properties"] for p in dev.of_type("AWS::Lambda::Permission").values()]
+    assert {p["Principal"] for p in permissions} == {"apigateway.amazonaws.com"}
+    api = dev.id_at("Intake/Api/Resource", "AWS::ApiGatewayV2::Api")
+    assert sorted(flat(p["SourceArn"]).partition(f":<{api}>/")[2] for p in permissions) == [
+        "*/GET/health",
+        "*/POST/webhook",
+    ]

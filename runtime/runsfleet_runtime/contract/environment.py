@@ -244,11 +244,36 @@ class WebhookEnvironment(LabelEnvironment):
             ``ssm:<parameter name>``.
         jobs_queue_url: The FIFO jobs queue.
         events_queue_url: The events queue, for jobs that ended.
+        jobs_dead_letter_queue_url: As in :class:`HealthEnvironment`; not set without the route.
+        circuit_table: As in :class:`HealthEnvironment`; not set without the route.
+        leases_table: As in :class:`HealthEnvironment`; not set without the route.
     """
 
     webhook_secret: str
     jobs_queue_url: str
     events_queue_url: str
+    jobs_dead_letter_queue_url: str | None = None
+    circuit_table: str | None = None
+    leases_table: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthEnvironment(Environment):
+    """What the webhook function needs to answer ``GET /health``.
+
+    Attributes:
+        fleet: Name of the fleet.
+        jobs_queue_url: The FIFO jobs queue.
+        jobs_dead_letter_queue_url: Jobs that dispatch failed on.
+        circuit_table: Table of offerings that failed.
+        leases_table: Table of leases, which tells when each sweep ran last.
+    """
+
+    fleet: str
+    jobs_queue_url: str
+    jobs_dead_letter_queue_url: str
+    circuit_table: str
+    leases_table: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +303,7 @@ class DispatchEnvironment(
 
     Attributes:
         jobs_table: Table of jobs.
+        instances_table: Table of instances.
         runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
         jobs_queue_url: The FIFO jobs queue, for requeues.
         config_store: Where configurations are kept.
@@ -297,6 +323,7 @@ class DispatchEnvironment(
     """
 
     jobs_table: str
+    instances_table: str
     jobs_queue_url: str
     instance_role_id: str
     launch_targets: tuple[LaunchTarget, ...]
@@ -321,6 +348,7 @@ class RecordsEnvironment(GitHubEnvironment, SlotsEnvironment):
         fleet: Name of the fleet.
         runner_level: Where runners are registered.
         jobs_table: Table of jobs.
+        instances_table: Table of instances.
         jobs_queue_url: The FIFO jobs queue: a job that is dispatched again goes back to it.
         events_queue_url: The events queue: an interrupted job that may have to be re-run.
         runners_table: Table of runner configurations; used when ``config_store`` is ``dynamodb``.
@@ -333,6 +361,7 @@ class RecordsEnvironment(GitHubEnvironment, SlotsEnvironment):
 
     fleet: str
     jobs_table: str
+    instances_table: str
     jobs_queue_url: str
     events_queue_url: str
     instance_role_id: str

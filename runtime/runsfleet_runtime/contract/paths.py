@@ -130,6 +130,16 @@ def runner_package_key(version: str, platform: str, filename: str) -> str:
     return f"runners/{version}/{platform}/{filename}"
 
 
+WEBHOOK_PATH = "/webhook"
+"""Where GitHub's deliveries arrive."""
+
+HEALTH_PATH = "/health"
+"""Where anybody may ask how the fleet is."""
+
+HEALTH_ROUTE = f"GET {HEALTH_PATH}"
+"""The same as API Gateway names the route in each event."""
+
+
 def session_document(fleet: str) -> str:
     """Return the name of the SSM document by which shells on a fleet's instances are opened.
 

@@ -105,6 +105,10 @@ class CircuitAttr(StrEnum):
     EXPIRES_AT = TTL_ATTRIBUTE
 
 
+SWEEP_LEASE_PREFIX = "sweep:"
+"""Beginning of the names of leases under which sweeps run; the task's name follows."""
+
+
 class LeaseAttr(StrEnum):
     """Attributes of the ``leases`` table: who may run a task now, and what the task remembers."""
 

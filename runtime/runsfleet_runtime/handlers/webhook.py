@@ -1,5 +1,7 @@
 """Webhook function: GitHub's deliveries, behind ``POST /webhook`` of the HTTP API.
 
+It also answers ``GET /health``, by a module of its own.
+
 Lifecycle: one request an invocation; the use case is built on the first and kept while warm.
 Gotcha: GitHub waits 10 s for the answer and never tries again by itself.
 """
@@ -13,11 +15,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from runsfleet_runtime import composition
+from runsfleet_runtime.contract.paths import HEALTH_ROUTE
 
 
 def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
-    """Answer one delivery (payload format 2.0 of API Gateway HTTP APIs)."""
-    del context
+    """Answer one request (payload format 2.0 of API Gateway HTTP APIs)."""
+    if event.get("routeKey") == HEALTH_ROUTE:
+        from runsfleet_runtime.handlers import health
+
+        return health.handler(event, context)
     function = composition.webhook()
     try:
         body = _raw_body(event)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from runsfleet_runtime.contract.messages import HousekeepingTask
 from runsfleet_runtime.contract.metrics import Metric
+from runsfleet_runtime.contract.tables import SWEEP_LEASE_PREFIX
 from runsfleet_runtime.housekeeping.model import Run, SweepOutcome, TaskReport, spare
 from runsfleet_runtime.housekeeping.ports import KeepsLeases, Lease, SweepError, Task
 from runsfleet_runtime.telemetry.log import bound, get_logger
@@ -35,7 +36,7 @@ def lease_name(task: HousekeepingTask) -> str:
         >>> lease_name(HousekeepingTask.OLD_JOBS)
         'sweep:old_jobs'
     """
-    return f"sweep:{task.value}"
+    return f"{SWEEP_LEASE_PREFIX}{task.value}"
 
 
 class _Tally:

@@ -1,0 +1,1 @@
+"""What ``GET /health`` tells: whether the fleet does its work, and nothing of whose."""
