@@ -170,6 +170,7 @@ def _events(stand_in: StandIn) -> dict[str, tuple[dict[str, Any], dict[str, str]
     common: dict[str, Any] = {
         "fleet": "bench",
         "jobs_table": "jobs",
+        "instances_table": "instances",
         "runners_table": "runners",
         "jobs_queue_url": _QUEUE,
         "slots_table": "slots",

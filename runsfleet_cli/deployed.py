@@ -54,6 +54,7 @@ class OperatedEnvironment(FleetEnvironment, SlotsEnvironment):
 
     Attributes:
         jobs_table: Table of jobs.
+        instances_table: Table of instances.
         jobs_queue_url: The FIFO jobs queue.
         launch_targets: How instances of each platform are launched.
         dead_letter_queue_urls: Each queue and its dead-letter queue.
@@ -62,6 +63,7 @@ class OperatedEnvironment(FleetEnvironment, SlotsEnvironment):
     """
 
     jobs_table: str
+    instances_table: str
     jobs_queue_url: str
     launch_targets: tuple[LaunchTarget, ...]
     dead_letter_queue_urls: tuple[dict[str, str], ...]

@@ -31,6 +31,7 @@ def records_environment(
     return {
         "fleet": check_fleet_name(fleet_name),
         "jobs_table": tables.jobs.table_name,
+        "instances_table": tables.instances.table_name,
         "jobs_queue_url": queues.jobs.queue_url,
         "events_queue_url": queues.events.queue_url,
         "slots_table": tables.slots.table_name,

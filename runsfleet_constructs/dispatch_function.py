@@ -77,6 +77,7 @@ class DispatchFunction(FleetFunction):
             spot=spot,
             registration_token_fallback=github.registration_token_fallback,
             jobs_table=tables.jobs.table_name,
+            instances_table=tables.instances.table_name,
             jobs_queue_url=queues.jobs.queue_url,
             instance_role_id=instances.role.role_id,
             launch_targets=instances.launch_targets,
@@ -113,6 +114,7 @@ class DispatchFunction(FleetFunction):
         allow(self.role, ["sqs:ChangeMessageVisibility"], [queues.jobs.queue_arn])
         queues.grant_submit_jobs(self.role)
         tables.grant_move_jobs(self.role)
+        tables.grant_record_instances(self.role)
         tables.grant_operate_breaker(self.role)
         configurations.grant_write(self.role)
         github.app.grant_read(self.role)

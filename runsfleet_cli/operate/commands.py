@@ -462,6 +462,7 @@ def _redispatch(access: _Access, item: Item, *, on_demand: bool, note: str) -> R
     from runsfleet_runtime.contract.metrics import Metric
     from runsfleet_runtime.jobs.dynamodb import DynamoDBJobs
     from runsfleet_runtime.jobs.items import record_from_item
+    from runsfleet_runtime.jobs.ledger import InstanceLedger
     from runsfleet_runtime.jobs.model import Cause, JobStatus
     from runsfleet_runtime.jobs.redispatch import Redispatcher
     from runsfleet_runtime.jobs.slots import Caps
@@ -482,6 +483,7 @@ def _redispatch(access: _Access, item: Item, *, on_demand: bool, note: str) -> R
                 owner=found.max_runners_per_owner,
                 repository=found.max_runners_per_repository,
             ),
+            ledger=InstanceLedger(found.instances_table),
         ),
         queue=SqsJobs(access.session.client("sqs"), found.jobs_queue_url),
         metrics=_Uncounted(),

@@ -17,7 +17,7 @@ from runsfleet_cli.local.jobs.plan import read_workflow_file
 from runsfleet_runtime import composition
 from runsfleet_runtime.contract.environment import HousekeepingEnvironment
 from runsfleet_runtime.contract.messages import HousekeepingMessage, HousekeepingTask, JobMessage
-from runsfleet_runtime.contract.tables import JobAttr, JobIndex, LeaseAttr, SlotAttr
+from runsfleet_runtime.contract.tables import InstanceAttr, JobAttr, JobIndex, LeaseAttr, SlotAttr
 from runsfleet_runtime.handlers import housekeeping
 
 pytestmark = pytest.mark.integration
@@ -57,7 +57,11 @@ class Fleet:
             Name="/app", Value=json.dumps(secret), Type="SecureString"
         )
         self._create_jobs_table()
-        for name, key in (("leases", LeaseAttr.NAME), ("slots", SlotAttr.SCOPE)):
+        for name, key in (
+            ("leases", LeaseAttr.NAME),
+            ("slots", SlotAttr.SCOPE),
+            ("instances", InstanceAttr.ID),
+        ):
             self.dynamodb.create_table(
                 TableName=name,
                 KeySchema=[{"AttributeName": key.value, "KeyType": "HASH"}],
@@ -75,6 +79,7 @@ class Fleet:
             github_server_url=github.url,
             slots_table="slots",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url=self.jobs,
             events_queue_url=events,
             instance_role_id="AROAEXAMPLE",

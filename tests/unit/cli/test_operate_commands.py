@@ -21,7 +21,7 @@ from runsfleet_cli.main import app
 from runsfleet_runtime.contract.environment import LaunchTarget
 from runsfleet_runtime.contract.messages import HousekeepingMessage, HousekeepingTask, JobMessage
 from runsfleet_runtime.contract.paths import log_stream, session_document
-from runsfleet_runtime.contract.tables import AuditAttr, JobAttr, JobIndex, SlotAttr
+from runsfleet_runtime.contract.tables import AuditAttr, InstanceAttr, JobAttr, JobIndex, SlotAttr
 from runsfleet_runtime.contract.tags import Tag
 from runsfleet_runtime.jobs.items import to_attribute
 
@@ -60,6 +60,7 @@ class Account:
             audit_table="audit",
             slots_table="slots",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url=self.jobs_queue,
             launch_targets=(
                 LaunchTarget(
@@ -167,6 +168,7 @@ class Account:
             ),
             "audit": ([AuditAttr.SUBJECT.value, AuditAttr.AT.value], {}),
             "slots": ([SlotAttr.SCOPE.value], {}),
+            "instances": ([InstanceAttr.ID.value], {}),
         }
         for name, (keys, indexes) in tables.items():
             of_indexes = {a.value for attributes in indexes.values() for a in attributes}

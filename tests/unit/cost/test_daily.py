@@ -75,7 +75,9 @@ class World:
 
     def report(self, **settings: Any) -> DailyReport:
         """Return what is under test."""
-        metrics = Metrics(Emitter.HOUSEKEEPING, fleet="dev", clock=lambda: NOW, write=self.lines.append)
+        metrics = Metrics(
+            Emitter.HOUSEKEEPING, fleet="dev", clock=lambda: NOW, write=self.lines.append
+        )
         self.metrics = metrics
         return DailyReport(
             ReportSettings(fleet="dev", region="us-east-1", zone="Europe/Berlin", **settings),

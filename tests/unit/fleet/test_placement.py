@@ -53,6 +53,7 @@ def environment(*, private: bool = True) -> DispatchEnvironment:
         images=IMAGES,
         github_app_secret="ssm:/app",
         jobs_table="jobs",
+        instances_table="instances",
         jobs_queue_url="https://sqs/jobs",
         instance_role_id="AROA",
         circuit_table="circuit",

@@ -106,6 +106,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
             fleet="dev",
             github_app_secret="secretsmanager:app",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url=made.jobs_queue,
             events_queue_url=made.events_queue,
             instance_role_id="AROA",

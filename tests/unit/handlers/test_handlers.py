@@ -20,7 +20,7 @@ from runsfleet_runtime.contract.environment import (
     WebhookEnvironment,
 )
 from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RunnerReport
-from runsfleet_runtime.contract.tables import JobAttr, RunnerAttr, instance_key
+from runsfleet_runtime.contract.tables import InstanceAttr, JobAttr, RunnerAttr, instance_key
 from runsfleet_runtime.handlers import dispatch, termination, webhook
 
 SECRET = "it's a secret"
@@ -49,7 +49,11 @@ class Cloud:
         self.jobs_queue = self.sqs.create_queue(
             QueueName="jobs.fifo", Attributes={"FifoQueue": "true"}
         )["QueueUrl"]
-        for table, key in (("jobs", JobAttr.ID.value), ("runners", RunnerAttr.KEY.value)):
+        for table, key in (
+            ("jobs", JobAttr.ID.value),
+            ("runners", RunnerAttr.KEY.value),
+            ("instances", InstanceAttr.ID.value),
+        ):
             self.dynamodb.create_table(
                 TableName=table,
                 KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
@@ -178,6 +182,7 @@ def test_report_closes_the_record_and_a_poisoned_one_comes_back(
             fleet="dev",
             github_app_secret="secretsmanager:app",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url=cloud.jobs_queue,
             instance_role_id="AROA",
             runners_table="runners",
@@ -225,6 +230,7 @@ def test_instance_cannot_report_for_another(cloud: Cloud, monkeypatch: pytest.Mo
             fleet="dev",
             github_app_secret="secretsmanager:app",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url=cloud.jobs_queue,
             instance_role_id="AROA",
             runners_table="runners",

@@ -54,6 +54,7 @@ class Cloud:
             github_app_secret="ssm:/app",
             slots_table="slots",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url="https://sqs/jobs.fifo",
             events_queue_url="https://sqs/events",
             instance_role_id=ROLE,

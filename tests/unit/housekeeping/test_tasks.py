@@ -37,6 +37,7 @@ def parts(store: ConfigStore) -> Parts:
             github_app_secret="ssm:/app",
             slots_table="slots",
             jobs_table="jobs",
+            instances_table="instances",
             jobs_queue_url="https://sqs/jobs.fifo",
             events_queue_url="https://sqs/events",
             instance_role_id="AROAEXAMPLE",
