@@ -85,9 +85,9 @@ class Endings:
                 self._reruns.settle(record, deadline=deadline)  # if it must wait, its turn comes
             elif not ended.runner_name.startswith(RUNNER_NAME_PREFIX):
                 self._cancel(ended, deadline)
-            elif record is not None and ended.runner_name != record.runner_name:
+            elif record is None or ended.runner_name != record.runner_name:
                 return self._reruns.adopt(record, ended, deadline=deadline)
-            elif record is not None and record.status not in TERMINAL and record.interrupted_at:
+            elif record.status not in TERMINAL and record.interrupted_at:
                 return self._reruns.look_soon(ended.job_id)
             return Done()
 

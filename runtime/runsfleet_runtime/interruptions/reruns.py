@@ -58,6 +58,7 @@ FIRST_DELAY: Final = 60.0
 LONGEST_DELAY: Final = 900.0  # SQS quota; keeps a day of waiting below a hundred questions
 BROKEN_OFF: Final = frozenset({"failure", "cancelled"})
 """What GitHub calls the end of a job whose runner went."""
+_ANNOUNCED_SECONDS: Final = 400.0  # above the five minutes between two looks at GitHub's log
 _LOOK_AGAIN_SECONDS: Final = 90.0  # until then an instance's report, or its end, was taken
 _AWAITED: Final = frozenset({Rerun.PENDING, Rerun.REQUESTED})
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
@@ -264,11 +265,12 @@ class Reruns:
         is_sent = self._queue.send(RerunMessage(job_id=job_id), delay=SOON_SECONDS)
         return Done() if is_sent else ComeBack()
 
-    def adopt(self, record: JobRecord, ended: JobEndedMessage, *, deadline: float) -> Taken:
+    def adopt(self, record: JobRecord | None, ended: JobEndedMessage, *, deadline: float) -> Taken:
         """Look at a job that ended on an instance that was launched for another job.
 
         Args:
-            record: The record of the job that ended.
+            record: The record of the job that ended; ``None`` when the fleet has not heard of the
+                job, as its announcement was lost.
             ended: What GitHub said of its end.
             deadline: Epoch seconds by which GitHub must have answered.
 
@@ -278,23 +280,24 @@ class Reruns:
         is_ours = ended.runner_name.startswith(RUNNER_NAME_PREFIX)
         if not is_ours or ended.conclusion not in BROKEN_OFF or ended.run_attempt > 1:
             return Done()
-        if record.status in {JobStatus.QUEUED, JobStatus.CLAIMED}:
+        if record is not None and record.status in {JobStatus.QUEUED, JobStatus.CLAIMED}:
             return ComeBack(_LOOK_AGAIN_SECONDS)  # it is being launched for: that comes first
         instance_id = ended.runner_name.removeprefix(RUNNER_NAME_PREFIX)
         former = self._records.of_instance(instance_id)
         was_hit = former is None or _was_interrupted(former)
         if former is not None and not was_hit and former.status in _OPEN:
             return ComeBack(_LOOK_AGAIN_SECONDS)
-        if not was_hit:
+        # a job and an instance that are both unknown are another fleet's
+        if not was_hit or (former is None and record is None):
             return Done()
+        if record is None:  # its announcement is delivered again within minutes
+            return ComeBack(_ANNOUNCED_SECONDS)
         was_stopped = self._github.was_stopped(
             record.job, deadline=min(deadline, self._clock() + _QUESTION_SECONDS)
         )
-        if was_stopped is None:
-            return ComeBack()
         # without a record of that instance, or of a cancelled job, only GitHub's word counts
         if not was_stopped and (former is None or ended.conclusion != "failure"):
-            return Done()
+            return ComeBack() if was_stopped is None else Done()
         reason = f"{instance_id}, which was launched for another job, was interrupted"
         if not self._notes.note_rerun(record, Rerun.PENDING, reason=reason, now=self._clock()):
             return ComeBack()  # it changed meanwhile: look again

@@ -131,7 +131,7 @@ def test_failure_of_an_interrupted_job_is_rerun_at_once() -> None:
     )
     world.put(interrupted_record())
     message = ended(conclusion="failure", runner_name="runsfleet-i-1")
-    assert take(world, ended(job_id=2, conclusion="failure", runner_name="runsfleet-i-1"))
+    take(world, ended(job_id=2, conclusion="failure", runner_name="runsfleet-i-1"))
     assert world.rerun_jobs == []
     assert take(world, message)
     assert take(world, message)
@@ -199,6 +199,27 @@ def test_other_instance_that_has_not_reported_is_awaited() -> None:
     world = swapped(JobStatus.COMPLETED, status=JobStatus.RUNNING, outcome="", interrupted_at=0.0)
     assert not take(world, SWAPPED)
     assert world.deferred == [("r-1", 90.0)]
+
+
+def test_job_that_the_fleet_has_not_heard_of_is_waited_for() -> None:
+    """Its announcement was lost, and is delivered again; then it can be re-run."""
+    world = swapped(JobStatus.COMPLETED)
+    own = world.records.pop(1)
+    assert not take(world, SWAPPED)
+    assert world.deferred == [("r-1", 400.0)]
+    world.put(own)
+    assert take(world, SWAPPED)
+    assert world.rerun_jobs == [1]
+
+
+def test_unknown_job_on_a_sound_or_unknown_instance_is_not_waited_for() -> None:
+    """It failed by itself, or is another fleet's."""
+    world = swapped(JobStatus.COMPLETED, outcome="success", interrupted_at=0.0)
+    del world.records[1]
+    assert take(world, SWAPPED)
+    del world.records[2]
+    assert take(world, SWAPPED)
+    assert world.deferred == []
 
 
 def test_rerun_that_must_wait_keeps_its_own_turn() -> None:
