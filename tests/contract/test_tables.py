@@ -13,6 +13,8 @@ from runsfleet_runtime.contract.tables import (
     TTL_ATTRIBUTE,
     AuditAttr,
     CircuitAttr,
+    InstanceAttr,
+    InstanceIndex,
     JobAttr,
     JobIndex,
     LeaseAttr,
@@ -29,6 +31,7 @@ TABLES: list[tuple[str, type[StrEnum], list[str]]] = [
     ("Runners", RunnerAttr, [RunnerAttr.KEY]),
     ("CircuitState", CircuitAttr, [CircuitAttr.OFFERING]),
     ("Leases", LeaseAttr, [LeaseAttr.NAME]),
+    ("Instances", InstanceAttr, [InstanceAttr.ID]),
     ("Slots", SlotAttr, [SlotAttr.SCOPE]),
     ("Audit", AuditAttr, [AuditAttr.SUBJECT, AuditAttr.AT]),
 ]
@@ -94,6 +97,15 @@ def test_indexes_of_jobs_are_the_contracts(dev: Template) -> None:
     assert set(projections) == {"KEYS_ONLY"}
 
 
+def test_index_of_instances_is_the_contracts(dev: Template) -> None:
+    """The index holds the days, in the order of the launches."""
+    table = table_of(dev, "Instances")
+    (index,) = table["GlobalSecondaryIndexes"]
+    keys = [key["AttributeName"] for key in index["KeySchema"]]
+    assert index["IndexName"] == InstanceIndex.BY_DAY
+    assert keys == [InstanceAttr.LAUNCHED_ON, InstanceAttr.LAUNCHED_AT]
+
+
 def test_every_index_that_code_queries_exists(dev: Template) -> None:
     """Each ``IndexName`` in the runtime is an index of one of the tables, by text or by name."""
     indexes = {
@@ -129,6 +141,7 @@ def _texts(expression: str) -> set[str]:
     if expression[0] in "'\"":
         return {str(ast.literal_eval(expression))}
     kind, member, *_ = expression.split(".")
-    if kind == JobIndex.__name__:
-        return {JobIndex[member].value}
+    for enum in (InstanceIndex, JobIndex):
+        if kind == enum.__name__:
+            return {str(enum[member].value)}
     return {index.value for index in JobIndex}

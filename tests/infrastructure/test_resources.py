@@ -96,7 +96,7 @@ def test_messages_stay_hidden_longer_than_the_function_runs(
 def test_tables_bill_on_demand_and_expire(dev: Template) -> None:
     """All tables are on demand; all but the counters name the contract's one TTL attribute."""
     tables = dev.of_type("AWS::DynamoDB::GlobalTable")
-    assert len(tables) == 6
+    assert len(tables) == 7
     for table in tables.values():
         properties = table["Properties"]
         assert properties["BillingMode"] == "PAY_PER_REQUEST"
@@ -199,8 +199,10 @@ def test_network_is_public_and_without_nat(dev: Template, library: Template) -> 
 
 
 def test_endpoint_takes_posts_to_one_path(dev: Template) -> None:
-    """The API has one route, a throttle above a burst of a thousand jobs, and an access log."""
-    assert dev.only("AWS::ApiGatewayV2::Route")["Properties"]["RouteKey"] == "POST /webhook"
+    """Posts go to one path and health is asked at another; throttled, with an access log."""
+    routes = dev.of_type("AWS::ApiGatewayV2::Route").values()
+    keys = {route["Properties"]["RouteKey"] for route in routes}
+    assert keys == {"POST /webhook", "GET /health"}
     stage = dev.only("AWS::ApiGatewayV2::Stage")["Properties"]
     assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] >= 1000
     assert "AccessLogSettings" in stage
