@@ -302,6 +302,10 @@ class Actions:
 
     # -- deliveries ----------------------------------------------------------------------------
 
+    def deliveries_of(self, job: Job) -> list[Delivery]:
+        """Return all attempts to deliver the events of a job."""
+        return [d for d in self.deliveries if d.payload["workflow_job"]["id"] == job.id]
+
     def redeliver(self, delivery: Delivery) -> None:
         """Deliver an event once more."""
         again = Delivery(

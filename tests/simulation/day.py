@@ -54,6 +54,7 @@ class Figures:
         jobs: Jobs that developers started.
         attempts: Jobs at GitHub, re-runs included.
         lost: Jobs that never succeeded although nobody cancelled them.
+        stories: What is known of each of them.
         broken_off_twice: Of these, those whose second attempt lost its instance too; by design
             there is no third.
         instances: Instances launched.
@@ -78,6 +79,7 @@ class Figures:
     jobs: int
     attempts: int
     lost: int
+    stories: list[str]
     broken_off_twice: int
     instances: int
     without_job: int
@@ -231,6 +233,7 @@ def _figures(world: World, jobs: int, left: list[str]) -> Figures:
         jobs=jobs,
         attempts=len(world.actions.jobs),
         lost=len(lost),
+        stories=[_story(world, job) for line in lost for job in line],
         broken_off_twice=twice,
         instances=len(lives),
         without_job=sum(job is None for _, job in lives),
@@ -250,6 +253,16 @@ def _figures(world: World, jobs: int, left: list[str]) -> Figures:
         ),
         calls=(world.gate.counts.total() - world.gate.counts["github"]) / jobs,
         github_calls=world.gate.counts["github"] / jobs,
+    )
+
+
+def _story(world: World, job: Job) -> str:
+    deliveries = [f"{d.action} {d.status_code}" for d in world.actions.deliveries_of(job)]
+    record = world.record(job)
+    told = {name: record.get(name) for name in ("status", "outcome", "error", "rerun")}
+    return (
+        f"job {job.id}, attempt {job.attempt}, {job.conclusion} on {job.runner_name}, deliveries "
+        f"{deliveries}, record of {record.get('runner_name')}: {told}"
     )
 
 

@@ -88,6 +88,7 @@ _FUNCTIONS: Final = {  # timeout, batch; as the constructs have them
 }
 _VISIBILITY: Final = {"housekeeping": 360.0}
 _MAX_RECEIVES: Final = 5
+_QUIET: Final = 2
 SCHEDULES: Final[Mapping[HousekeepingTask, float]] = {  # seconds; as the constructs have them
     HousekeepingTask.UNCONFIRMED_LAUNCHES: 120,
     HousekeepingTask.WAITING_JOBS: 120,
@@ -472,10 +473,12 @@ class World:
     def settle(self, within: float, *, every: float = 20.0) -> list[str]:
         """Let time pass until nothing is left to do; returns what is left when time is up."""
         until = self.loop.now + within
-        left = self.leftovers()
-        while left and self.loop.now < until:
+        left, quiet = self.leftovers(), 0
+        # twice in a row: at any one moment something may be on its way, such as a delivery
+        while quiet < _QUIET and self.loop.now < until:
             self.loop.run(min(until, self.loop.now + every))
             left = self.leftovers()
+            quiet = 0 if left else quiet + 1
         return left
 
     def leftovers(self) -> list[str]:

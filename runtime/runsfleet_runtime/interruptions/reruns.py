@@ -147,7 +147,11 @@ def judge(record: JobRecord, seen: Seen, *, now: float) -> Verdict:
         return Verdict(Step.DROP, "no re-run is awaited")
     if record.status not in {*_OPEN, JobStatus.COMPLETED}:
         return Verdict(Step.DROP, f"it is {record.status.value} again")
-    is_own = seen.job.runner_name in {"", record.runner_name}
+    # while GitHub is silent, whose instance had the job is unknown
+    is_own = seen.job.state is not JobState.UNKNOWN and seen.job.runner_name in {
+        "",
+        record.runner_name,
+    }
     is_closed = record.status is JobStatus.COMPLETED
     if is_closed and is_own and record.outcome != ReportStatus.INTERRUPTED:
         return Verdict(Step.NOT_NEEDED, f"its instance reported {record.outcome}")

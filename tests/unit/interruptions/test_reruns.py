@@ -264,3 +264,12 @@ def test_sweep_settles_the_same_way_without_our_metrics() -> None:
     assert reruns.settle(world.records[1], deadline=NOW + 60) is Settled.SETTLED
     assert world.rerun_jobs == [1]
     assert world.counted == {}
+
+
+def test_silent_github_gives_no_rerun_up() -> None:
+    """The report of its own instance says nothing of a job that another one may have had."""
+    world = World(faults={"github"})
+    world.put(interrupted_record(outcome="success", interrupted_at=0.0))
+    assert take(world)
+    assert world.records[1].rerun is Rerun.PENDING
+    assert [delay for _, delay in world.sent] == [120.0]
