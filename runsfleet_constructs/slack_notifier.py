@@ -11,6 +11,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._function import FleetFunction
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import (
@@ -87,6 +88,11 @@ class SlackNotifier(FleetFunction):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
             retention_period=cdk.Duration.days(RETENTION_DAYS),
+        )
+        acknowledge(
+            self.dead_letters,
+            "AwsSolutions-SQS3",
+            "it is the dead-letter queue, of the function's invocations and of the subscription",
         )
         self.function.configure_async_invoke(
             retry_attempts=RETRIES, on_failure=destinations.SqsDestination(self.dead_letters)

@@ -185,7 +185,7 @@ class WebhookIntake(FleetFunction):
         )
         for route in health_routes:
             # settings of a route that does not exist yet are refused
-            self.stage.add_dependency(route)
+            self.stage.node.add_dependency(route)
 
     @property
     def url(self) -> str:

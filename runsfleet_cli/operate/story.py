@@ -78,7 +78,8 @@ def story(item: Item, *, now: float) -> list[Event]:
     """
     record = record_from_item(item)
     happened = list(_happened(item, record))
-    happened.sort(key=lambda event: event.at or 0.0)
+    queued = record.job.queued_at
+    happened.sort(key=lambda event: queued if event.at is None else event.at)
     return [*happened, *_waiting(record, now)]
 
 

@@ -24,7 +24,9 @@ os.environ["JSII_DEPRECATED"] = "fail"
 import aws_cdk as cdk  # noqa: E402  # the variable above is read when jsii starts
 import cdk_nag  # noqa: E402
 from aws_cdk import aws_ec2 as ec2  # noqa: E402
+from aws_cdk import aws_iam as iam  # noqa: E402
 from aws_cdk import aws_kms as kms  # noqa: E402
+from aws_cdk import aws_sns as sns  # noqa: E402
 
 from runsfleet_constructs import (  # noqa: E402
     ConfigStore,
@@ -32,6 +34,9 @@ from runsfleet_constructs import (  # noqa: E402
     RunnerFleet,
     RunnerImage,
     RunnerNetwork,
+    SlackNotifier,
+    SlackWebhook,
+    SshAccess,
 )
 from stacks.environment_file import load_environments  # noqa: E402
 from stacks.fleet_stack import FleetStage  # noqa: E402
@@ -94,7 +99,32 @@ def _apps() -> dict[str, Callable[[cdk.App], None]]:
             ),
         )
 
-    return {"environments": environments, "parameters": parameters, "encrypted": encrypted}
+    def opened(app: cdk.App) -> None:
+        stack = cdk.Stack(app, "Opened")
+        fleet = RunnerFleet(
+            stack,
+            "Runners",
+            fleet_name="variant",
+            github=GitHubApp.from_secret_name(stack, "App", "runsfleet/github-app"),
+            ssh=SshAccess(
+                key_pair=ec2.KeyPair.from_key_pair_name(stack, "SshKey", "platform-team"),
+                peers=[ec2.Peer.ipv4("10.0.0.0/8")],
+            ),
+        )
+        fleet.grant_operate(iam.Role(stack, "Operator", assumed_by=iam.AccountRootPrincipal()))
+        SlackNotifier(
+            stack,
+            "Slack",
+            topic=sns.Topic(stack, "Topic", enforce_ssl=True),
+            webhook=SlackWebhook.from_secret_name(stack, "SlackWebhook", "runsfleet/slack"),
+        )
+
+    return {
+        "environments": environments,
+        "parameters": parameters,
+        "encrypted": encrypted,
+        "opened": opened,
+    }
 
 
 def _synthesize(out: Path, build: Callable[[cdk.App], None]) -> Iterator[str]:

@@ -439,6 +439,17 @@ def test_logs_of_a_job(account: Account) -> None:
     assert parsed[0] == {"stream": "i-0b/42", "at": WRITTEN_AT, "message": "agent starts"}
 
 
+def test_lines_of_the_agent_are_readable(account: Account) -> None:
+    """People see the message and what is its own; programs get the line as it was written."""
+    account.job(STATUS="running", INSTANCE_ID="i-0b")
+    line = '{"level":"INFO","message":"reported","fleet":"dev","status":"success"}'
+    account.log(log_stream("i-0b", JOB), line, '{"no": "message"}', "[1]")
+    shown = [text.split(" ", 2)[2] for text in done("logs", str(JOB)).splitlines()]
+    assert shown == ["INFO reported status=success", '{"no": "message"}', "[1]"]
+    (first, *_) = done("logs", str(JOB), "--json").splitlines()
+    assert json.loads(first)["message"] == line
+
+
 def test_logs_of_former_tries_come_first(account: Account) -> None:
     """A job that was dispatched again has a stream for each instance; others' are left alone."""
     account.job(STATUS="running", INSTANCE_ID="i-0b", REQUEUES=1, QUEUED_AT=1_600_000_000)
