@@ -34,7 +34,7 @@ class FleetAlarm(StrEnum):
     DEAD_EVENTS = "DeadEvents"
     DEAD_SWEEPS = "DeadSweeps"
     NO_LAUNCHES = "NoLaunches"
-    JOBS_EXPIRED = "JobsExpired"
+    EXPIRED_JOBS = "ExpiredJobs"
     EC2_ERRORS = "Ec2Errors"
     GITHUB_ERRORS = "GitHubErrors"
     INTERRUPTIONS = "Interruptions"
@@ -48,8 +48,8 @@ class FleetAlarm(StrEnum):
     SWEEPS_MISSING = "SweepsMissing"
     RATE_LIMIT_LOW = "RateLimitLow"
     RUNNER_VERSION_OLD = "RunnerVersionOld"
-    PERMISSIONS_MISSING = "PermissionsMissing"
-    COST_UNUSUAL = "CostUnusual"
+    MISSING_PERMISSIONS = "MissingPermissions"
+    UNUSUAL_COST = "UnusualCost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
             is_critical=True,
         ),
         AlarmRule(
-            alarm=FleetAlarm.JOBS_EXPIRED,
+            alarm=FleetAlarm.EXPIRED_JOBS,
             meaning="A job was given up: past its deadline, out of tries, or refused for good.",
             metric=lambda f, p: _sum_of(
                 p,
@@ -309,14 +309,14 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
             missing=_AS_BEFORE,
         ),
         AlarmRule(
-            alarm=FleetAlarm.PERMISSIONS_MISSING,
+            alarm=FleetAlarm.MISSING_PERMISSIONS,
             meaning="An installation of the App lacks a permission that a sweep needs.",
             metric=lambda f, p: f.metrics.metric(Metric.PERMISSIONS_MISSING, period=p),
             threshold=1,
             period=five,
         ),
         AlarmRule(
-            alarm=FleetAlarm.COST_UNUSUAL,
+            alarm=FleetAlarm.UNUSUAL_COST,
             meaning="Yesterday cost more than twice what is usual, and five dollars more.",
             metric=lambda f, p: f.metrics.metric(
                 Metric.COST_UNUSUAL, period=p, statistic="Maximum"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aws_cdk.interfaces.aws_events import IRuleRef
 
 _SOURCE = ["aws.ec2"]
-_ENDING = ["shutting-down", "terminated", "stopped"]
+_ENDING = ["terminated", "stopped"]
 
 
 class Ec2Events(Construct):
@@ -36,7 +36,7 @@ class Ec2Events(Construct):
     Attributes:
         spot_warnings: EC2 takes an instance back in two minutes.
         rebalance_advice: EC2 is likely to take an instance back.
-        state_changes: An instance is shutting down, terminated or stopped.
+        state_changes: An instance is terminated or stopped.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, queues: JobQueues) -> None:

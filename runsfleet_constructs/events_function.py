@@ -105,6 +105,7 @@ class EventsFunction(FleetFunction):
         # an event before its time is hidden again until then
         allow(self.role, ["sqs:ChangeMessageVisibility"], [queues.events.queue_arn])
         grant_records(self.role, github=github, queues=queues, tables=tables)
+        tables.grant_see_instances(self.role)
         tables.grant_operate_breaker(self.role)
         configurations.grant_take_back(self.role)
         instances.grant_describe(self.role)

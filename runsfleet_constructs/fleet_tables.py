@@ -173,6 +173,14 @@ class FleetTables(Construct):
             [self.jobs.table_arn, self.slots.table_arn, self.instances.table_arn],
         )
 
+    def grant_see_instances(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to see which instances have left their jobs.
+
+        Args:
+            grantee: Who may; the events function.
+        """
+        return allow(grantee, ["dynamodb:BatchGetItem"], [self.instances.table_arn])
+
     def grant_record_instances(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to record what it launched.
 

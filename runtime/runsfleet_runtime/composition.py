@@ -302,7 +302,7 @@ def events() -> EventsFunction:
     """Build the events function's use case."""
     from runsfleet_runtime.github.job_runs import JobRuns
     from runsfleet_runtime.interruptions.departures import Departures
-    from runsfleet_runtime.interruptions.dynamodb import DynamoDBNotes
+    from runsfleet_runtime.interruptions.dynamodb import DynamoDBLaunches, DynamoDBNotes
     from runsfleet_runtime.interruptions.ec2 import Ec2Instances
     from runsfleet_runtime.interruptions.endings import Endings
     from runsfleet_runtime.interruptions.events import Events
@@ -368,6 +368,7 @@ def events() -> EventsFunction:
             clock=time.time,
         ),
         reruns=reruns,
+        launches=DynamoDBLaunches(client("dynamodb"), environment.instances_table),
         queue=queue,
         clock=time.time,
     )

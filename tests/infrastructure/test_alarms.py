@@ -144,7 +144,7 @@ TROUBLES: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.NO_LAUNCHES: lambda f, t: f.queue(
         "Jobs", t, ApproximateNumberOfMessagesVisible=9.0, ApproximateNumberOfMessagesNotVisible=1.0
     ),
-    FleetAlarm.JOBS_EXPIRED: lambda f, t: f.put("JobsExpired", t, 1),
+    FleetAlarm.EXPIRED_JOBS: lambda f, t: f.put("JobsExpired", t, 1),
     FleetAlarm.EC2_ERRORS: lambda f, t: f.put("APIErrors", t, 3, "ec2"),
     FleetAlarm.GITHUB_ERRORS: lambda f, t: f.put("APIErrors", t, 3, "github"),
     FleetAlarm.INTERRUPTIONS: lambda f, t: f.put("SpotInterruptions", t, 4, "running"),
@@ -158,8 +158,8 @@ TROUBLES: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.SWEEPS_MISSING: _nothing,
     FleetAlarm.RATE_LIMIT_LOW: lambda f, t: f.put("GitHubRateLimitLeft", t, 100),
     FleetAlarm.RUNNER_VERSION_OLD: lambda f, t: f.put("RunnerVersionDaysLeft", t, 3),
-    FleetAlarm.PERMISSIONS_MISSING: lambda f, t: f.put("PermissionsMissing", t, 1),
-    FleetAlarm.COST_UNUSUAL: lambda f, t: f.put("CostUnusual", t, 1),
+    FleetAlarm.MISSING_PERMISSIONS: lambda f, t: f.put("PermissionsMissing", t, 1),
+    FleetAlarm.UNUSUAL_COST: lambda f, t: f.put("CostUnusual", t, 1),
 }
 
 # what stops with a trouble, so that the normal minute does not hide it
@@ -174,7 +174,7 @@ STOPS: Mapping[FleetAlarm, frozenset[str]] = {
 RECOVERY: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.RATE_LIMIT_LOW: lambda f, t: f.put("GitHubRateLimitLeft", t, 11_000),
     FleetAlarm.RUNNER_VERSION_OLD: lambda f, t: f.put("RunnerVersionDaysLeft", t, 30),
-    FleetAlarm.COST_UNUSUAL: lambda f, t: f.put("CostUnusual", t, 0),
+    FleetAlarm.UNUSUAL_COST: lambda f, t: f.put("CostUnusual", t, 0),
 }
 
 
@@ -248,7 +248,7 @@ def test_one_alarm_stands_for_all_that_are_critical(watched: Template) -> None:
     """Jobs that wait or are lost make the fleet unhealthy; the text says where to read on."""
     unhealthy = watched.only("AWS::CloudWatch::CompositeAlarm")["Properties"]
     rule = flat(unhealthy["AlarmRule"])
-    for alarm in (FleetAlarm.JOBS_WAIT, FleetAlarm.DEAD_JOBS, FleetAlarm.JOBS_EXPIRED):
+    for alarm in (FleetAlarm.JOBS_WAIT, FleetAlarm.DEAD_JOBS, FleetAlarm.EXPIRED_JOBS):
         logical = watched.id_at(f"Alarms/{alarm.value}/", "AWS::CloudWatch::Alarm")
         assert f"<{logical}.Arn>" in rule
     assert "#unhealthy" in unhealthy["AlarmDescription"]

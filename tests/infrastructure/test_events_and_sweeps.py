@@ -64,7 +64,7 @@ def test_three_kinds_of_events_are_asked_for(dev: Template) -> None:
     }
     assert all(pattern["source"] == ["aws.ec2"] for pattern in patterns.values())
     assert patterns["EC2 Instance State-change Notification"]["detail"] == {
-        "state": ["shutting-down", "terminated", "stopped"]
+        "state": ["terminated", "stopped"]
     }
     queue = dev.id_at("Queues/Events/Resource", "AWS::SQS::Queue")
     dead = dev.id_at("Queues/EventsDeadLetters/Resource", "AWS::SQS::Queue")

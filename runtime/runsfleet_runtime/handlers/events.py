@@ -31,7 +31,8 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
             function.metrics.add(Metric.EVENTS_REFUSED)
             returned.add(refuse_record(record, error))
             continue
-        batch.append(ReceivedEvent(record["messageId"], record["receiptHandle"], read))
+        receives = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
+        batch.append(ReceivedEvent(record["messageId"], record["receiptHandle"], read, receives))
     try:
         returned |= function.events.take(batch, deadline=deadline_of(context))
     finally:

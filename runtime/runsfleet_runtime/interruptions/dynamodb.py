@@ -1,4 +1,6 @@
-"""Notes on records of the ``jobs`` table; the moves of a job are in :mod:`..jobs.dynamodb`.
+"""Notes on records of the ``jobs`` table, and the table of instances as far as events ask it.
+
+The moves of a job are in :mod:`..jobs.dynamodb`.
 
 Gotcha: botocore repeats a call whose answer was lost, and the second try then fails its own
 condition. So a refused note is first compared with what was to be written.
@@ -6,19 +8,57 @@ condition. So a refused note is first compared with what was to be written.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from runsfleet_runtime.contract.tables import JobAttr
+from runsfleet_runtime.contract.tables import InstanceAttr, JobAttr
 from runsfleet_runtime.interruptions.ports import Noted
 from runsfleet_runtime.jobs.items import Expression, Item, number, text
 from runsfleet_runtime.jobs.model import JobRecord, JobStatus, Rerun
 from runsfleet_runtime.jobs.ports import RecordUnknownError
 
+_TRIES: Final = 3  # for the keys that DynamoDB left out of an answer
 _REFUSED: Final = "ConditionalCheckFailedException"
 _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
+
+
+class DynamoDBLaunches:
+    """Adapter of :class:`~runsfleet_runtime.interruptions.ports.KnowsLaunches`.
+
+    Args:
+        client: A DynamoDB client.
+        table: Physical name of the ``instances`` table.
+    """
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def have_left(self, instance_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Tell which instances have left their jobs; see ``KnowsLaunches``."""
+        known, ended = InstanceAttr.ID, InstanceAttr.ENDED_AT
+        asked: dict[str, Any] = {
+            self._table: {
+                "Keys": [{known.value: {"S": each}} for each in instance_ids],
+                "ConsistentRead": True,
+                "ProjectionExpression": "#id, #ended",
+                "ExpressionAttributeNames": {"#id": known.value, "#ended": ended.value},
+            }
+        }
+        found: dict[str, bool] = {}
+        for _ in range(_TRIES):
+            try:
+                answer = self._client.batch_get_item(RequestItems=asked)
+            except (ClientError, BotoCoreError) as error:
+                raise RecordUnknownError("the table of instances did not answer") from error
+            for item in answer["Responses"].get(self._table, ()):
+                found[item[known.value]["S"]] = ended.value in item
+            asked = answer.get("UnprocessedKeys", {})
+            if not asked:
+                return found
+        raise RecordUnknownError("the table of instances left some out again and again")
 
 
 class DynamoDBNotes:

@@ -1,13 +1,17 @@
-"""Each message of the events queue goes to its use case; one that fails holds up no other."""
+"""Each message of the events queue goes to its use case; one that fails holds up no other.
+
+EC2 tells of each instance of the account that ends. One question for a whole batch tells whose job
+is done long since, and which are none of ours; only what is left is looked into.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from runsfleet_runtime.contract.messages import JobEndedMessage, RerunMessage
-from runsfleet_runtime.interruptions.departures import Departures
+from runsfleet_runtime.interruptions.departures import GRACE_SECONDS, Departures
 from runsfleet_runtime.interruptions.endings import Endings
 from runsfleet_runtime.interruptions.model import (
     ComeBack,
@@ -20,7 +24,7 @@ from runsfleet_runtime.interruptions.model import (
     Taken,
 )
 from runsfleet_runtime.interruptions.notices import Notices
-from runsfleet_runtime.interruptions.ports import SendsEvents
+from runsfleet_runtime.interruptions.ports import KnowsLaunches, SendsEvents
 from runsfleet_runtime.interruptions.reruns import Reruns
 from runsfleet_runtime.jobs.ports import RecordUnknownError
 from runsfleet_runtime.telemetry.log import bound, get_logger
@@ -39,11 +43,13 @@ class ReceivedEvent:
         message_id: SQS's id of the message.
         receipt_handle: Names this receive of it.
         event: What it says.
+        receives: How often it was received, from 1.
     """
 
     message_id: str
     receipt_handle: str
     event: Event
+    receives: int = 1
 
 
 class Events:
@@ -54,6 +60,7 @@ class Events:
         departures: Instances that are gone.
         endings: Jobs that ended at GitHub.
         reruns: Interrupted jobs that run again.
+        launches: What the fleet launched.
         queue: The events queue.
         clock: Returns epoch seconds.
     """
@@ -65,6 +72,7 @@ class Events:
         departures: Departures,
         endings: Endings,
         reruns: Reruns,
+        launches: KnowsLaunches,
         queue: SendsEvents,
         clock: Callable[[], float],
     ) -> None:
@@ -72,6 +80,7 @@ class Events:
         self._departures = departures
         self._endings = endings
         self._reruns = reruns
+        self._launches = launches
         self._queue = queue
         self._clock = clock
 
@@ -86,6 +95,7 @@ class Events:
             The ids of the messages that must come back.
         """
         again: set[str] = set()
+        batch = self._without_settled(batch, again)
         # a warning leaves two minutes, everything else can wait
         for received in sorted(batch, key=lambda r: not isinstance(r.event, SpotWarning)):
             with bound(message_id=received.message_id):
@@ -95,6 +105,33 @@ class Events:
                     if taken.after is not None:
                         self._queue.defer(received.receipt_handle, taken.after)
         return again
+
+    def _without_settled(
+        self, batch: Sequence[ReceivedEvent], again: set[str]
+    ) -> list[ReceivedEvent]:
+        """Leave out the ends of instances that have left their jobs, and of those of others.
+
+        One that was received before is looked into: what it asked for may have been begun.
+        """
+        left = {r.event.instance_id for r in batch if isinstance(r.event, InstanceLeft)}
+        if not left:
+            return list(batch)
+        try:
+            known = self._launches.have_left(sorted(left))
+        except RecordUnknownError as error:
+            log.error("ends of instances not taken", extra={"error": str(error)})
+            again |= {r.message_id for r in batch if isinstance(r.event, InstanceLeft)}
+            return [r for r in batch if not isinstance(r.event, InstanceLeft)]
+        return [r for r in batch if not self._is_settled(r, known)]
+
+    def _is_settled(self, received: ReceivedEvent, known: Mapping[str, bool]) -> bool:
+        event = received.event
+        if not isinstance(event, InstanceLeft) or received.receives > 1:
+            return False
+        if event.instance_id in known:
+            return known[event.instance_id]
+        # dispatch records what it launches within a minute
+        return self._clock() - event.at > GRACE_SECONDS
 
     def _take(self, event: Event, deadline: float) -> Taken:
         if self._clock() >= deadline:

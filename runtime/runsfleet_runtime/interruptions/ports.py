@@ -50,6 +50,17 @@ class NotesInterruptions(Protocol):
         """
 
 
+class KnowsLaunches(Protocol):
+    """What the fleet launched, and what of it has left its job."""
+
+    def have_left(self, instance_ids: Sequence[str]) -> Mapping[str, bool]:
+        """Return for each instance of this fleet whether it has left its job; others are absent.
+
+        Raises:
+            RecordUnknownError: If the table did not answer.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """An instance of this fleet, as EC2 knows it.

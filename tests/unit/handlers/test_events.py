@@ -18,6 +18,7 @@ from runsfleet_runtime.contract.messages import JobEndedMessage, RerunMessage
 from runsfleet_runtime.contract.tables import (
     AuditAttr,
     CircuitAttr,
+    InstanceAttr,
     JobAttr,
     JobIndex,
     RunnerAttr,
@@ -52,6 +53,7 @@ class Cloud:
         }
         self._table("jobs", JobAttr.ID, JobAttr.INSTANCE_ID, GlobalSecondaryIndexes=[index])
         self._table("runners", RunnerAttr.KEY)
+        self._table("instances", InstanceAttr.ID)
         self._table("circuits", CircuitAttr.OFFERING)
         self._table("slots", SlotAttr.SCOPE)
         self._table("audit", AuditAttr.SUBJECT)
@@ -88,6 +90,11 @@ class Cloud:
         }
         attributes[JobAttr.LABELS.value] = {"L": [{"S": "runs-fleet=7/runner=4cpu-linux-arm64"}]}
         self.dynamodb.put_item(TableName="jobs", Item=attributes)
+        if instance_id:
+            instance = {InstanceAttr.ID.value: {"S": instance_id}}
+            if status == "completed":
+                instance[InstanceAttr.ENDED_AT.value] = {"N": "1"}
+            self.dynamodb.put_item(TableName="instances", Item=instance)
 
     def item(self) -> dict[str, Any]:
         answer = self.dynamodb.get_item(TableName="jobs", Key={JobAttr.ID.value: {"S": "11"}})

@@ -11,7 +11,7 @@ from runsfleet_runtime.github import JobState, Removal
 from runsfleet_runtime.github.job_runs import JobDetail
 from runsfleet_runtime.interruptions.departures import GRACE_SECONDS
 from runsfleet_runtime.interruptions.events import ReceivedEvent
-from runsfleet_runtime.interruptions.model import InstanceLeft
+from runsfleet_runtime.interruptions.model import InstanceLeft, Irrelevant
 from runsfleet_runtime.interruptions.ports import Instance
 from runsfleet_runtime.jobs.model import Cause, JobStatus, Rerun
 from tests.unit.interruptions.world import NOW, World, record
@@ -55,6 +55,39 @@ def test_report_that_is_on_its_way_is_awaited_once() -> None:
     assert world.asked == {}
     world.put(record(JobStatus.COMPLETED, outcome="success"))
     assert take(world, replace(LEFT, at=NOW - 10))
+
+
+def test_ends_of_a_batch_cost_one_question() -> None:
+    """Of ten instances that have left their jobs, and one of others, no job is looked up."""
+    world = World()
+    for number in range(10):
+        done = record(JobStatus.COMPLETED, instance_id=f"i-{number}")
+        world.put(replace(done, job=replace(done.job, job_id=number + 1)))
+    batch = [
+        ReceivedEvent(f"m-{n}", f"r-{n}", replace(LEFT, instance_id=f"i-{n}", at=AT - 1))
+        for n in range(11)
+    ]
+    assert world.events.take(batch, deadline=NOW + 60) == set()
+    assert (world.looks, world.lookups) == (1, 0)
+
+
+def test_event_that_comes_back_is_looked_into() -> None:
+    """What it asked for may have been begun: a record that was flipped, and no message sent."""
+    world = World()
+    world.put(record(JobStatus.QUEUED))
+    world.events.take([ReceivedEvent("m-1", "r-1", LEFT, receives=2)], deadline=NOW + 60)
+    assert world.lookups == 1
+    assert [cause for _, cause in world.redispatched] == [Cause.INSTANCE_GONE]
+
+
+def test_without_the_table_of_instances_ends_come_back() -> None:
+    """Other events of the batch are taken."""
+    world = World(faults={"table"})
+    batch = [
+        ReceivedEvent("m-1", "r-1", LEFT),
+        ReceivedEvent("m-2", "r-2", Irrelevant("another kind")),
+    ]
+    assert world.events.take(batch, deadline=NOW + 60) == {"m-1"}
 
 
 def test_instance_without_a_record_is_looked_at_twice() -> None:

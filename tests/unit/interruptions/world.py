@@ -82,6 +82,8 @@ class World:
     failures: dict[str, Failure] = field(default_factory=dict)
     counted: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     story: list[str] = field(default_factory=list)  # what was done, in order
+    looks: int = 0  # at the table of instances
+    lookups: int = 0  # of a record by its instance
 
     def __post_init__(self) -> None:
         self.reruns = Reruns(
@@ -130,9 +132,17 @@ class World:
                 clock=lambda: self.now,
             ),
             reruns=self.reruns,
+            launches=self,
             queue=self,
             clock=lambda: self.now,
         )
+
+    def have_left(self, instance_ids: Sequence[str]) -> dict[str, bool]:
+        self._table()
+        self.looks += 1
+        launched = {r.instance_id: r for r in self.records.values() if r.instance_id}
+        open_ones = {JobStatus.LAUNCHED, JobStatus.RUNNING}
+        return {i: launched[i].status not in open_ones for i in instance_ids if i in launched}
 
     def put(self, made: JobRecord) -> None:
         self.records[made.job.job_id] = made
@@ -149,6 +159,7 @@ class World:
 
     def of_instance(self, instance_id: str) -> JobRecord | None:
         self._table()
+        self.lookups += 1
         found = [r for r in self.records.values() if r.instance_id == instance_id]
         return found[0] if found else None
 
