@@ -9,7 +9,7 @@ and no instance, message, claim, configuration, registration or counter may be l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
@@ -18,7 +18,7 @@ from tests.simulation.actions import Job
 from tests.simulation.agent import Fate
 from tests.simulation.clients import Crash, Moment
 from tests.simulation.expectations import faults
-from tests.simulation.world import LABEL, Conditions, World
+from tests.simulation.world import LABEL, START, Conditions, World
 
 _ENOUGH = 20  # faults that are told; more would only take longer
 
@@ -46,6 +46,11 @@ def _first(fate: Fate) -> Callable[[int, Random], Fate]:
 
 def _one_job(world: World) -> list[Job]:
     world.actions.push("acme/web", [("test", 60.0)], LABEL)
+    return []
+
+
+def _two_jobs(world: World) -> list[Job]:
+    world.actions.push("acme/web", [(name, 40.0) for name in ("a", "b")], LABEL)
     return []
 
 
@@ -99,6 +104,15 @@ LIVES = {
     "report kept in the bucket": Life(
         conditions=Conditions(fate=_first(Fate(loses_ending=True))), begin=_one_job
     ),
+    "no capacity at first": Life(
+        conditions=Conditions(capacity=lambda now, *_: now > START + 60.0), begin=_one_job
+    ),
+    "one of two runners fails": Life(
+        conditions=Conditions(fate=_first(Fate(fails_bootstrap=True, package=40.0))),
+        begin=_two_jobs,
+        attempts=2,
+        instances=3,
+    ),
     "cancelled while queued": Life(conditions=Conditions(), begin=_cancelled_while_queued),
     "cancelled in mid-job": Life(conditions=Conditions(), begin=_cancelled_in_mid_job),
     "three jobs, one runner at a time": Life(
@@ -120,6 +134,9 @@ LIVES = {
 }
 
 
+_NEED_SWEEPS = {"report kept in the bucket", "delivery lost", "never announced"}
+
+
 def _live(life: Life, crash: Crash | None = None) -> tuple[World, list[str]]:
     with World(life.conditions) as world:
         world.gate.crash = crash
@@ -134,6 +151,15 @@ def test_life_without_a_crash(name: str) -> None:
     assert wrong == []
     assert len(world.actions.jobs) == LIVES[name].attempts
     assert len(world.agents) == LIVES[name].instances
+
+
+@pytest.mark.parametrize("name", [name for name in LIVES if name not in _NEED_SWEEPS])
+def test_life_without_sweeps(name: str) -> None:
+    """What happens every day is not left to sweeps: messages and events alone bring it to rest."""
+    life = LIVES[name]
+    world, wrong = _live(replace(life, conditions=replace(life.conditions, sweeps=False)))
+    assert wrong == []
+    assert len(world.agents) == life.instances
 
 
 @pytest.mark.parametrize("name", LIVES)

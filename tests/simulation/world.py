@@ -240,6 +240,7 @@ class World:
             loop, skew=lambda: skew_rng.uniform(-conditions.skew, conditions.skew)
         )
         self._clients: dict[str, Client] = {}
+        self._environments: dict[str, environments.Environment] = {}
         self._backends = {
             "dynamodb": self.dynamodb,
             "ec2": self.ec2,
@@ -276,6 +277,7 @@ class World:
         log = logging.getLogger("runsfleet")
         stack.callback(log.setLevel, log.level)
         log.setLevel(logging.CRITICAL + 1)  # inherited by those that write
+        stack.enter_context(mock.patch.dict(os.environ, {"AWS_REGION": "eu-central-1"}))
         replace = partial(mock.patch.object, composition)
         stack.enter_context(mock.patch.object(time, "time", self._clock_of_caller))
         stack.enter_context(mock.patch.object(time, "sleep", self.loop.pause))
@@ -344,8 +346,10 @@ class World:
         return self._clients[service]
 
     def _build(self, name: str) -> Any:
-        environ = self.environment(name).to_environ() | {"AWS_REGION": "eu-central-1"}
-        with mock.patch.dict(os.environ, environ):
+        environment = self._environments.get(name)
+        if environment is None:
+            environment = self._environments[name] = self.environment(name)
+        with mock.patch.object(type(environment), "from_environ", return_value=environment):
             return _BUILDERS[name]()
 
     def environment(self, name: str) -> environments.Environment:
@@ -382,9 +386,8 @@ class World:
             **self.conditions.settings,
         }
         wanted = {f.name for f in dataclasses.fields(kind)}
-        made: environments.Environment = kind(
-            **{k: v for k, v in everything.items() if k in wanted}
-        )
+        written = kind(**{k: v for k, v in everything.items() if k in wanted}).to_environ()
+        made: environments.Environment = _read(kind, tuple(written.items()))
         return made
 
     # -- what connects the parts ---------------------------------------------------------------
@@ -576,6 +579,12 @@ def _queues() -> list[Queue]:
         found.append(Queue(dead, 30.0))
         found.append(Queue(name, _VISIBILITY.get(name, 120.0), _MAX_RECEIVES, dead))
     return found
+
+
+@cache
+def _read(kind: type[environments.Environment], variables: tuple[tuple[str, str], ...]) -> Any:
+    """Read an environment from its variables, as a function does when it starts; once for each."""
+    return kind.from_environ(dict(variables))
 
 
 @cache

@@ -288,19 +288,21 @@ class Reruns:
             return ComeBack(_LOOK_AGAIN_SECONDS)  # it is being launched for: that comes first
         instance_id = ended.runner_name.removeprefix(RUNNER_NAME_PREFIX)
         former = self._records.of_instance(instance_id)
-        was_hit = former is None or _was_interrupted(former)
+        was_hit = former is not None and _was_interrupted(former)
+        # dispatched again since, or closed by GitHub's word: no record tells of that instance
+        is_untold = former is None or (former.outcome and former.outcome not in set(ReportStatus))
         if former is not None and not was_hit and former.status in _OPEN:
             return ComeBack(_LOOK_AGAIN_SECONDS)
         # a job and an instance that are both unknown are another fleet's
-        if not was_hit or (former is None and record is None):
+        if not (was_hit or is_untold) or (former is None and record is None):
             return Done()
         if record is None:  # its announcement is delivered again within minutes
             return ComeBack(_ANNOUNCED_SECONDS)
         was_stopped = self._github.was_stopped(
             record.job, deadline=min(deadline, self._clock() + _QUESTION_SECONDS)
         )
-        # without a record of that instance, or of a cancelled job, only GitHub's word counts
-        if not was_stopped and (former is None or ended.conclusion != "failure"):
+        # without a record's word, or of a cancelled job, only GitHub's counts
+        if not was_stopped and (not was_hit or ended.conclusion != "failure"):
             return ComeBack() if was_stopped is None else Done()
         reason = f"{instance_id}, which was launched for another job, was interrupted"
         if not self._notes.note_rerun(record, Rerun.PENDING, reason=reason, now=self._clock()):

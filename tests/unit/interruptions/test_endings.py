@@ -201,6 +201,17 @@ def test_other_instance_that_has_not_reported_is_awaited() -> None:
     assert world.deferred == [("r-1", 90.0)]
 
 
+@pytest.mark.parametrize(("stopped", "expected"), [({1}, [1]), (set(), [])])
+def test_where_no_record_tells_of_the_instance_the_note_at_the_job_counts(
+    stopped: set[int], expected: list[int]
+) -> None:
+    """The other job was cancelled while its instance served this one."""
+    world = swapped(JobStatus.COMPLETED, outcome="cancelled", interrupted_at=0.0)
+    world.stopped = stopped
+    assert take(world, SWAPPED)
+    assert world.rerun_jobs == expected
+
+
 def test_job_that_the_fleet_has_not_heard_of_is_waited_for() -> None:
     """Its announcement was lost, and is delivered again; then it can be re-run."""
     world = swapped(JobStatus.COMPLETED)
