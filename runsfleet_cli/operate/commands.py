@@ -342,7 +342,8 @@ def redispatch_job(
                     "closed; re-run it at GitHub"
                 ),
                 Redispatched.UNKNOWN: (
-                    "the table or the queue did not answer; give the same command again"
+                    f"job {job_id} may not be dispatched again: a table or the queue did not "
+                    "answer, or you may not write to it; give the same command again"
                 ),
             }[result]
         )

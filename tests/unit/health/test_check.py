@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,6 +21,8 @@ from runsfleet_runtime.handlers import webhook
 from runsfleet_runtime.health.check import BUDGET_SECONDS, CACHE_SECONDS, HealthCheck
 from runsfleet_runtime.health.model import LastRun, QueueDepth
 from runsfleet_runtime.health.ports import NotReadError
+
+RUNTIME = Path(__file__).resolve().parents[3] / "runtime"
 
 
 class Fleet:
@@ -217,3 +222,21 @@ def test_route_needs_no_secret(cloud: Cloud) -> None:
     """A question builds nothing of what deliveries need, and the other way round."""
     ask()
     assert composition.webhook.cache_info().currsize == 0
+
+
+def test_deliveries_import_nothing_of_it() -> None:
+    """The webhook's cold start holds neither this room nor what only it needs."""
+    program = (
+        "import sys; import runsfleet_runtime.handlers.webhook; "
+        "print(*(name for name in sys.modules if name.startswith('runsfleet_runtime')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        env={"PYTHONPATH": str(RUNTIME)},
+        text=True,
+    )
+    rooms = {name.split(".")[1] for name in done.stdout.split() if "." in name}
+    assert "handlers" in rooms
+    assert not rooms & {"circuit_breaker", "health", "housekeeping", "notifications"}
