@@ -33,6 +33,7 @@ class Definition:
         handler: Its handler.
         timeout: Seconds.
         batch: Most messages of an invocation.
+        window: Seconds for which a batch that is not full waits for more.
         concurrency: Most invocations at once.
     """
 
@@ -41,6 +42,7 @@ class Definition:
     handler: Callable[[Mapping[str, Any], Any], Any]
     timeout: float
     batch: int = 10
+    window: float = 0.0
     concurrency: int = 5
 
 
@@ -153,7 +155,9 @@ class EventSource:
         queue.on_change = self._wake
 
     def _wake(self, when: float) -> None:
-        when = max(when, self._loop.now) + _POLL_SECONDS
+        is_full = len(self._queue.messages) >= self._definition.batch
+        wait = _POLL_SECONDS if is_full else max(_POLL_SECONDS, self._definition.window)
+        when = max(when, self._loop.now) + wait
         if self._due is None or when < self._due:
             self._due = when
             self._loop.at(when, self._poll, when)

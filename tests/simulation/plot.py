@@ -63,7 +63,7 @@ def draw(picture: Picture) -> str:
             f'<rect x="{x(begin):.1f}" y="{top}" width="{x(end) - x(begin):.1f}" '
             f'height="{bottom - top}" fill="{_OUTAGE}"/>'
         )
-    parts.append(_text(x(end) + 6, _UPPER[0] + 30, "no capacity for an hour", fill=_HIGH))
+    parts.append(_text(x(end) + 6, _UPPER[0] + 16, "no capacity for an hour", fill=_HIGH))
     parts += _waits(picture, x, y, 10.0**high)
     parts += _load(picture, x)
     for top, bottom in (_UPPER, _LOWER):

@@ -18,6 +18,7 @@ from tests.simulation.clients import GITHUB, Fault
 from tests.simulation.expectations import faults
 from tests.simulation.world import LABEL, REPOSITORIES, START, Conditions, World
 
+_EXAMPLES = 40 if settings().derandomize else settings().max_examples
 _SHARED = "runs-fleet/runner=4cpu-linux-arm64"
 """The same for all runs, so that a runner may be given the job of any of them."""
 
@@ -186,7 +187,7 @@ def live(disorder: Disorder) -> tuple[World, list[str]]:
         return world, faults(world, cancelled=cancelled, within=12 * 3600.0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=_EXAMPLES)
 @given(disorder=disorders)
 def test_whatever_happens_nothing_is_lost_or_left(disorder: Disorder) -> None:
     """Each job runs as designed, and neither instance, message, claim nor slot is left."""

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import importlib
 import inspect
-import itertools
 import json
 import logging
 import os
@@ -79,15 +78,21 @@ SECRET: Final = "webhook-secret"
 BUCKET: Final = "cache"
 REPOSITORIES: Final = tuple(f"{ORGANIZATION}/{name}" for name in ("web", "api", "infra"))
 LABEL: Final = "runs-fleet={run}/runner=4cpu-linux-arm64"
-_FUNCTIONS: Final = {  # timeout, batch; as the constructs have them
-    "webhook": (10.0, 1),
-    "dispatch": (60.0, 10),
-    "termination": (60.0, 10),
-    "events": (60.0, 10),
-    "housekeeping": (300.0, 1),
+FUNCTIONS: Final = {  # timeout, batch, batching window; as the constructs have them
+    "webhook": (10.0, 1, 0.0),
+    "dispatch": (60.0, 10, 0.0),
+    "termination": (60.0, 10, 5.0),
+    "events": (60.0, 10, 5.0),
+    "housekeeping": (300.0, 1, 0.0),
 }
-_VISIBILITY: Final = {"housekeeping": 360.0}
-_MAX_RECEIVES: Final = 5
+VISIBILITY: Final = {"jobs": 120.0, "termination": 120.0, "events": 120.0, "housekeeping": 360.0}
+_CONSUMERS: Final = {
+    "jobs.fifo": "dispatch",
+    "termination": "termination",
+    "events": "events",
+    "housekeeping": "housekeeping",
+}
+MAX_RECEIVES: Final = 5
 _QUIET: Final = 2
 SCHEDULES: Final[Mapping[HousekeepingTask, float]] = {  # seconds; as the constructs have them
     HousekeepingTask.UNCONFIRMED_LAUNCHES: 120,
@@ -255,19 +260,16 @@ class World:
                 handler=importlib.import_module(f"runsfleet_runtime.handlers.{name}").handler,
                 timeout=timeout,
                 batch=batch,
+                window=window,
             )
-            for name, (timeout, batch) in _FUNCTIONS.items()
-            if hasattr(composition, name)
+            for name, (timeout, batch, window) in FUNCTIONS.items()
         }
-        self._queues_of = {"jobs.fifo": "dispatch"}
         for name, queue in self.sqs.queues.items():
-            consumer = self._queues_of.get(name, name)
-            if consumer in self.definitions and consumer != "webhook":
+            consumer = _CONSUMERS.get(name)
+            if consumer is not None:
                 EventSource(loop, self.functions, self.sqs, queue, self.definitions[consumer])
-        if conditions.sweeps and "housekeeping" in self.definitions:
+        if conditions.sweeps:
             for number, (task, seconds) in enumerate(SCHEDULES.items()):
-                if task not in _tasks()._MAKERS:
-                    continue
                 loop.after(seconds / 2 + number, self._due, task, seconds)
 
     # -- as a context --------------------------------------------------------------------------
@@ -408,7 +410,7 @@ class World:
 
     def _publish(self, kind: str, detail: dict[str, Any]) -> None:
         is_wanted = detail.get("state") in {None, "shutting-down", "terminated", "stopped"}
-        if "events" not in self.definitions or not is_wanted:
+        if not is_wanted:
             return
         if self._event_rng.random() < self.conditions.loses_events:
             return
@@ -538,10 +540,6 @@ class World:
         return {name: next(iter(value.values())) for name, value in item.items()}
 
 
-def _tasks() -> Any:
-    return importlib.import_module("runsfleet_runtime.housekeeping.tasks")
-
-
 def _tables() -> dict[str, Table]:
     return {
         "jobs": Table(
@@ -577,7 +575,7 @@ def _queues() -> list[Queue]:
     for name in ("jobs.fifo", "termination", "events", "housekeeping"):
         dead = name.replace(".fifo", "-dead.fifo") if ".fifo" in name else f"{name}-dead"
         found.append(Queue(dead, 30.0))
-        found.append(Queue(name, _VISIBILITY.get(name, 120.0), _MAX_RECEIVES, dead))
+        found.append(Queue(name, VISIBILITY[name.partition(".")[0]], MAX_RECEIVES, dead))
     return found
 
 
@@ -601,15 +599,6 @@ def _app_secret() -> str:
     return json.dumps({"app_id": "1", "private_key": pem.decode()})
 
 
-_BUILDERS: Final = {
-    name: inspect.unwrap(getattr(composition, name))
-    for name in _FUNCTIONS
-    if hasattr(composition, name)
-}
-_IMPORTED_BY_BUILDERS: Final = tuple(
-    itertools.chain(
-        ("jobs.dispatch", "jobs.dynamodb", "jobs.sqs", "fleet.ec2", "runners.configurator"),
-    )
-)
-for _name in _IMPORTED_BY_BUILDERS:  # before their names are replaced
-    importlib.import_module(f"runsfleet_runtime.{_name}")
+_BUILDERS: Final = {name: inspect.unwrap(getattr(composition, name)) for name in FUNCTIONS}
+# composition imports it late; its pool of threads is replaced
+importlib.import_module("runsfleet_runtime.jobs.dispatch")
