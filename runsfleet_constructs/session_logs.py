@@ -19,6 +19,12 @@ from runsfleet_runtime.contract.tags import MANAGED_VALUE, Tag
 IDLE_MINUTES = 20
 """A shell in which nothing is typed for so long ends; Session Manager's own default."""
 
+_DOCUMENT_IS_CHECKED: dict[str, dict[str, Any]] = {
+    "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}
+}
+"""No other document opens a shell, the account's default one included. To be in each statement that
+allows ``ssm:StartSession`` (Systems Manager user guide, session documents in IAM policies)."""
+
 
 class SessionLogs(Construct):
     """The fleet's session document, which ``runsfleet session`` uses, and its log group.
@@ -129,12 +135,12 @@ class SessionLogs(Construct):
             [instances],
             conditions={
                 "StringEquals": {f"ssm:resourceTag/{tag}": value for tag, value in ours.items()},
-                # the document is asked for, too: no other one opens a shell
-                "Bool": {"ssm:SessionDocumentAccessCheck": "true"},
+                **_DOCUMENT_IS_CHECKED,
             },
             wildcard="a condition admits instances with this fleet's tags only",
         )
-        allow(grantee, ["ssm:DescribeDocument", "ssm:StartSession"], [document])
+        allow(grantee, ["ssm:StartSession"], [document], conditions=_DOCUMENT_IS_CHECKED)
+        allow(grantee, ["ssm:DescribeDocument"], [document])
         return allow(
             grantee,
             ["ssm:ResumeSession", "ssm:TerminateSession"],

@@ -130,14 +130,16 @@ def test_operator_opens_logged_sessions_on_this_fleet_only(opened: Template) -> 
     starts = [
         s for s in opened.statements("Operator") if "ssm:StartSession" in as_list(s["Action"])
     ]
-    of_instances, of_document = sorted(starts, key=lambda s: "Condition" not in s)
+    checked = {"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}}
+    of_document, of_instances = sorted(starts, key=lambda s: len(s["Condition"]))
     assert of_instances["Condition"] == {
+        **checked,
         "StringEquals": {
             "ssm:resourceTag/runs-fleet:managed": "true",
             "ssm:resourceTag/runs-fleet:fleet": "dev",
         },
-        "Bool": {"ssm:SessionDocumentAccessCheck": "true"},
     }
+    assert of_document["Condition"] == checked
     assert flat(of_document["Resource"]).endswith(f":document/{session_document('dev')}")
 
 
