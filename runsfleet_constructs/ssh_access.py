@@ -51,7 +51,7 @@ class SshAccess:
             )
         for peer in self.peers:
             name = peer.unique_id
-            if _is_the_world(name):
+            if not cdk.Token.is_unresolved(name) and is_the_world(name):
                 findings.add(
                     f"peers of SshAccess must be networks of your own, got {name!r}, which is the "
                     "internet or a large part of it; name your network, such as "
@@ -69,9 +69,16 @@ class SshAccess:
             connections.allow_from(peer, ec2.Port.tcp(SSH_PORT), "SSH")
 
 
-def _is_the_world(name: str) -> bool:
-    if cdk.Token.is_unresolved(name):
-        return False
+def is_the_world(name: str) -> bool:
+    """Tell whether a network is the internet or a large part of it.
+
+    Args:
+        name: A network such as ``10.0.0.0/8``, or the name of anything else.
+
+    Example:
+        >>> is_the_world("0.0.0.0/0"), is_the_world("10.0.0.0/8"), is_the_world("sg-0abc")
+        (True, False, False)
+    """
     try:
         network = ipaddress.ip_network(name, strict=False)
     except ValueError:

@@ -22,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from runsfleet_constructs._checks import check_otlp_endpoint
 from runsfleet_constructs.labels import MOST_CPU, LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.runner_image import WINDOWS_SERVER_2022
 from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
+from runsfleet_constructs.ssh_access import is_the_world
 from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
 from runsfleet_runtime.contract.messages import HousekeepingTask
 
@@ -56,6 +58,19 @@ def _cidr(value: str) -> str:
     return value
 
 
+def _ssh_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"must be a network like 10.0.0.0/8 ({error})") from None
+    if is_the_world(value):
+        raise ValueError(
+            "must not be the internet or a large part of it; name your own network, such as "
+            "10.0.0.0/8, or use Session Manager, which needs no open port"
+        )
+    return value
+
+
 def _retention(value: int) -> int:
     if value not in LOG_RETENTION_DAYS:
         raise ValueError(f"must be one of {', '.join(map(str, LOG_RETENTION_DAYS))}")
@@ -71,6 +86,7 @@ def _secret_name(value: str) -> str:
 Account = Annotated[str, StringConstraints(pattern=r"^\d{12}$"), BeforeValidator(_account)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+SshNetwork = Annotated[str, AfterValidator(_ssh_network)]
 SecretName = Annotated[str, AfterValidator(_secret_name)]
 FleetName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]+$")]
@@ -80,6 +96,7 @@ ImageReference = Annotated[
 Schedule = Annotated[
     str, StringConstraints(pattern=r"^(rate\([1-9]\d* (minutes?|hours?|days?)\)|cron\([^()]+\))$")
 ]
+OtlpEndpoint = Annotated[str, AfterValidator(check_otlp_endpoint)]
 RootDevice = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")]
 # YAML has text only; strict mode would ask for the enum itself
 Level = Annotated[RunnerLevel, Field(strict=False)]
@@ -128,6 +145,13 @@ class ImagePart(_Part):
     windows_root_device: RootDevice = "/dev/sda1"
 
 
+class SshPart(_Part):
+    """Who may log in to Linux instances."""
+
+    key_pair: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    networks: Annotated[list[SshNetwork], Field(min_length=1)]
+
+
 class RunnersPart(_Part):
     """The instances."""
 
@@ -140,6 +164,7 @@ class RunnersPart(_Part):
     volume_gib: Annotated[int, Field(ge=8, le=16384)] = 30
     config_store: Store = ConfigStore.DYNAMODB
     session_manager: bool = True
+    ssh: SshPart | None = None
     setup_commands: list[str] = []
     windows_setup_commands: list[str] = []
     sudo: bool = True
@@ -261,6 +286,7 @@ class FunctionsPart(_Part):
 
     architecture: Literal["arm64", "x86_64"] = "arm64"
     log_retention_days: Annotated[int, AfterValidator(_retention)] = 30
+    health_route: bool = True
 
 
 class DataPart(_Part):
@@ -286,6 +312,7 @@ class EnvironmentFile(_Part):
     network: NetworkPart = NetworkPart()
     functions: FunctionsPart = FunctionsPart()
     data: DataPart = DataPart()
+    otlp_endpoint: OtlpEndpoint | None = None
     tags: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=128)],
         Annotated[str, StringConstraints(max_length=256)],

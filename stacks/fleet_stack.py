@@ -20,8 +20,9 @@ from runsfleet_constructs import (
     RunnerFleet,
     RunnerImage,
     RunnerNetwork,
+    SshAccess,
 )
-from stacks.environment_model import EnvironmentFile, ImagePart
+from stacks.environment_model import EnvironmentFile, ImagePart, SshPart
 
 GITHUB_URL_CONTEXT = "runsfleet:github_url"
 """Context that overrides ``github.url`` of every environment: the local cloud's stand-in."""
@@ -116,6 +117,8 @@ class FleetStack(cdk.Stack):
             windows_setup_commands=runners.windows_setup_commands,
             runner_sudo=runners.sudo,
             session_manager=runners.session_manager,
+            ssh=None if runners.ssh is None else _ssh(self, runners.ssh),
+            health_route=environment.functions.health_route,
             limits=FleetLimits(
                 max_runtime=cdk.Duration.minutes(limits.max_runtime_minutes),
                 idle_timeout=cdk.Duration.minutes(limits.idle_timeout_minutes),
@@ -144,6 +147,7 @@ class FleetStack(cdk.Stack):
             log_retention=_RETENTION[environment.functions.log_retention_days],
             removal_policy=_REMOVAL[data.removal_policy],
             point_in_time_recovery=data.point_in_time_recovery,
+            otlp_endpoint=environment.otlp_endpoint,
         )
         self._outputs()
 
@@ -206,6 +210,15 @@ def _github(scope: Construct, environment: EnvironmentFile) -> GitHubApp:
         webhook_parameter_name=part.webhook_parameter_name,
         **options,
     )
+
+
+def _ssh(scope: Construct, part: SshPart) -> SshAccess:
+    peers = [
+        ec2.Peer.ipv6(network) if ":" in network else ec2.Peer.ipv4(network)
+        for network in part.networks
+    ]
+    key_pair = ec2.KeyPair.from_key_pair_name(scope, "SshKey", part.key_pair)
+    return SshAccess(key_pair=key_pair, peers=peers)
 
 
 def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> ec2.IVpc:

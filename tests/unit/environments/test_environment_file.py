@@ -50,6 +50,23 @@ def test_files_of_this_repository_are_right() -> None:
     assert names == ["dev", "prod", "staging"]
 
 
+def test_ssh_is_for_named_networks(folder: Path) -> None:
+    """A key and networks of one's own; the world is answered with what to do instead."""
+    ssh = "extends: base.yaml\nregions: [eu-west-1]\nrunners:\n  ssh:\n    key_pair: team\n"
+    part = loaded(folder, f"{ssh}    networks: [10.0.0.0/8, fd00::/16]\n").runners.ssh
+    assert part is not None
+    assert part.networks == ["10.0.0.0/8", "fd00::/16"]
+    for network, cure in {
+        "0.0.0.0/0": "name your own network",
+        "::/0": "name your own network",
+        "10.0.0.1/8": "must be a network like 10.0.0.0/8",
+        "office": "must be a network like 10.0.0.0/8",
+    }.items():
+        (finding,) = findings(folder, f"{ssh}    networks: ['{network}']\n")
+        assert cure in finding
+    assert findings(folder, f"{ssh}    networks: []\n")
+
+
 def test_a_file_starts_from_the_one_it_extends(folder: Path) -> None:
     """Mappings are merged key by key, lists and single values are replaced."""
     environment = loaded(
