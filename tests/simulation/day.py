@@ -53,10 +53,10 @@ class Figures:
     Attributes:
         jobs: Jobs that developers started.
         attempts: Jobs at GitHub, re-runs included.
-        lost: Jobs that never succeeded although nobody cancelled them.
-        stories: What is known of each of them.
-        broken_off_twice: Of these, those whose second attempt lost its instance too; by design
-            there is no third.
+        lost: Jobs that never succeeded, apart from those that broke off twice.
+        stories: What is known of each of both.
+        broken_off_twice: Jobs whose second attempt lost its instance too; by design there is no
+            third.
         instances: Instances launched.
         without_job: Of these, those that were never given a job.
         zombies: Instances that outlived their work by more than a quarter of an hour.
@@ -214,8 +214,8 @@ def _figures(world: World, jobs: int, left: list[str]) -> Figures:
     lines: dict[tuple[int, str], list[Job]] = {}
     for job in world.actions.jobs.values():
         lines.setdefault((job.run.id, job.name), []).append(job)
-    lost = [line for line in lines.values() if line[-1].conclusion != "success"]
-    twice = sum(len(line) > 1 and all(job.is_broken_off for job in line) for line in lost)
+    failed = [line for line in lines.values() if line[-1].conclusion != "success"]
+    twice = sum(len(line) > 1 and all(job.is_broken_off for job in line) for line in failed)
     ran: dict[str, Job] = {
         job.runner_name: job for job in world.actions.jobs.values() if job.runner_name
     }
@@ -232,8 +232,8 @@ def _figures(world: World, jobs: int, left: list[str]) -> Figures:
     return Figures(
         jobs=jobs,
         attempts=len(world.actions.jobs),
-        lost=len(lost),
-        stories=[_story(world, job) for line in lost for job in line],
+        lost=len(failed) - twice,
+        stories=[_story(world, job) for line in failed for job in line],
         broken_off_twice=twice,
         instances=len(lives),
         without_job=sum(job is None for _, job in lives),
@@ -333,7 +333,7 @@ def main() -> int:
         chosen.plot.write_text(draw(picture))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n")
-    return int(bool(figures.lost - figures.broken_off_twice or figures.zombies or figures.left))
+    return int(bool(figures.lost or figures.zombies or figures.left))
 
 
 def _shown(value: Any) -> str:

@@ -496,7 +496,7 @@ class World:
         found += [
             f"{queue.name} holds {len(queue.messages)} messages"
             for queue in self.sqs.queues.values()
-            if queue.messages and not queue.name.startswith("housekeeping")
+            if queue.messages and queue.name != "housekeeping"  # sweeps are always due
         ]
         found += [f"{i.id} is {i.state}" for i in self.ec2.instances.values() if i.is_alive]
         # one that is offline stays listed until the sweep that waits longer than any instance lives
@@ -522,6 +522,12 @@ class World:
             for item in self.items("slots")
             if item[SlotAttr.USED]["N"] != "0"
         ]
+        if not self.functions.running.get("housekeeping"):
+            found += [
+                f"the lease of {item[LeaseAttr.NAME]['S']} is held"
+                for item in self.items("leases")
+                if float(item[LeaseAttr.ENDS_AT]["N"]) > self.loop.now
+            ]
         found += [
             f"nobody took the {d.action} of {d.guid}"
             for d in {d.guid: d for d in self.actions.deliveries}.values()
