@@ -25,7 +25,7 @@ TIMEOUT = 60
 BATCH = 10
 """Events at once."""
 
-BATCHING_WINDOW = 1
+BATCHING_WINDOW = 5
 """Seconds to wait for more: instances that were launched together end together, and a spot warning
 leaves two minutes."""
 

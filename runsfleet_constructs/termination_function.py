@@ -23,7 +23,7 @@ TIMEOUT = 60
 BATCH = 10
 """Reports at once; more would wait for one another's calls to GitHub."""
 
-BATCHING_WINDOW = 1
+BATCHING_WINDOW = 5
 """Seconds to wait for more reports: a batch costs one write, and nobody waits for a report."""
 
 
