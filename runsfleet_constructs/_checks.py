@@ -41,6 +41,30 @@ def check_between(name: str, value: float, least: float, most: float, cure: str)
         raise ValueError(f"{name} must be between {least:g} and {most:g}, got {value:g}; {cure}")
 
 
+_OTLP_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?")
+
+
+def check_otlp_endpoint(endpoint: str | None) -> str | None:
+    """Return the base URL of a collector if it is one.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if endpoint is None or cdk.Token.is_unresolved(endpoint):
+        return endpoint
+    if not _OTLP_ENDPOINT.fullmatch(endpoint):
+        raise ValueError(
+            f"otlp_endpoint must be an http or https URL without query, got {endpoint!r}; give "
+            "the collector's base URL, like https://otel.example.com:4318"
+        )
+    if endpoint.rstrip("/").endswith("/v1/traces"):
+        raise ValueError(
+            f"otlp_endpoint must be the collector's base URL, got {endpoint!r}; leave /v1/traces "
+            "out, it is added"
+        )
+    return endpoint
+
+
 def check_duration(name: str, value: cdk.Duration, least: int, most: int, cure: str) -> int:
     """Return a duration in whole seconds.
 

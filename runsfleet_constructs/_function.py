@@ -14,6 +14,7 @@ from constructs import Construct
 
 from runsfleet_constructs._grants import allow, allow_key
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
+from runsfleet_runtime.contract.environment import TraceEnvironment
 
 _HANDLERS = "runsfleet_runtime.handlers"
 
@@ -69,7 +70,10 @@ class FleetFunction(Construct):
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=assets.architecture,
             description=description,
-            environment=dict(environment),
+            environment={
+                **environment,
+                **TraceEnvironment(otlp_endpoint=options.otlp_endpoint).to_environ(),
+            },
             timeout=timeout,
             memory_size=memory_mib,
             role=self.role,

@@ -14,7 +14,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from runsfleet_constructs._checks import check_fleet_name
+from runsfleet_constructs._checks import check_fleet_name, check_otlp_endpoint
 from runsfleet_constructs._grants import allow
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
@@ -90,6 +90,9 @@ class RunnerFleet(FleetMetricMethods, Construct):
             removal policy is ``DESTROY``.
         encryption_key: Key of queues, tables, logs and bucket; by default keys that AWS owns, which
             cost nothing. Instances' volumes use the account's default key for EBS.
+        otlp_endpoint: Base URL of an OpenTelemetry collector that takes OTLP over HTTP, such as
+            ``https://otel.example.com:4318``: functions and agents send it a trace of each job. By
+            default nothing is traced.
 
     Raises:
         ValueError: If a value cannot work; the message holds the value and the remedy.
@@ -153,6 +156,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
         point_in_time_recovery: bool | None = None,
         encryption_key: kms.IKey | None = None,
+        otlp_endpoint: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         self.github = github
@@ -164,6 +168,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
             architecture=function_architecture,
             log_retention=log_retention,
             encryption_key=encryption_key,
+            otlp_endpoint=check_otlp_endpoint(otlp_endpoint),
         )
         limits = limits or FleetLimits()
         caps = RunnerCaps(
@@ -208,6 +213,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
             runner_sudo=runner_sudo,
             log_retention=log_retention,
             encryption_key=encryption_key,
+            otlp_endpoint=otlp_endpoint,
         )
         assets = FunctionAssets.build(self, "Dependencies", options)
         common: dict[str, Any] = {

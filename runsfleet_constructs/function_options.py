@@ -35,12 +35,15 @@ class FunctionOptions:
         removal_policy: What becomes of the logs when the fleet is removed; default ``DESTROY``.
         encryption_key: Key of the logs and of the data that the functions touch; by default keys
             that AWS owns.
+        otlp_endpoint: Base URL of an OpenTelemetry collector that traces go to; by default there
+            are none.
     """
 
     architecture: lambda_.Architecture | None = None
     log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH
     removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.DESTROY
     encryption_key: kms.IKey | None = None
+    otlp_endpoint: str | None = None
 
 
 @dataclass(frozen=True)

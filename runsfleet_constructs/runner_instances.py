@@ -13,7 +13,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from runsfleet_constructs._checks import check_between, check_fleet_name
+from runsfleet_constructs._checks import check_between, check_fleet_name, check_otlp_endpoint
 from runsfleet_constructs._grants import allow
 from runsfleet_constructs.bundling.cdk import agent_asset
 from runsfleet_constructs.job_queues import JobQueues
@@ -85,6 +85,8 @@ class RunnerInstances(Construct):
             default yes.
         log_retention: How long the logs of agents and runners are kept; default one month.
         encryption_key: Key of those logs; by default one that AWS owns.
+        otlp_endpoint: Base URL of an OpenTelemetry collector that agents send traces to; by default
+            they send none.
 
     Raises:
         ValueError: If the network has no subnet to launch into.
@@ -123,6 +125,7 @@ class RunnerInstances(Construct):
         runner_sudo: bool = True,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         encryption_key: kms.IKey | None = None,
+        otlp_endpoint: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         self._fleet_name = check_fleet_name(fleet_name)
@@ -192,6 +195,7 @@ class RunnerInstances(Construct):
                 config_timeout_seconds=(limits or FleetLimits()).config_timeout_seconds,
                 # on Windows jobs run as the agent's own user
                 runner_user=None if _is_windows(platform) else linux_user,
+                otlp_endpoint=check_otlp_endpoint(otlp_endpoint),
                 **configurations.environment(),
             )
             for platform in self.image.platforms

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from runsfleet_constructs._checks import check_otlp_endpoint
 from runsfleet_constructs.labels import MOST_CPU, LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.runner_image import WINDOWS_SERVER_2022
 from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
@@ -95,6 +96,7 @@ ImageReference = Annotated[
 Schedule = Annotated[
     str, StringConstraints(pattern=r"^(rate\([1-9]\d* (minutes?|hours?|days?)\)|cron\([^()]+\))$")
 ]
+OtlpEndpoint = Annotated[str, AfterValidator(check_otlp_endpoint)]
 RootDevice = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")]
 # YAML has text only; strict mode would ask for the enum itself
 Level = Annotated[RunnerLevel, Field(strict=False)]
@@ -310,6 +312,7 @@ class EnvironmentFile(_Part):
     network: NetworkPart = NetworkPart()
     functions: FunctionsPart = FunctionsPart()
     data: DataPart = DataPart()
+    otlp_endpoint: OtlpEndpoint | None = None
     tags: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=128)],
         Annotated[str, StringConstraints(max_length=256)],

@@ -147,6 +147,7 @@ class FleetStack(cdk.Stack):
             log_retention=_RETENTION[environment.functions.log_retention_days],
             removal_policy=_REMOVAL[data.removal_policy],
             point_in_time_recovery=data.point_in_time_recovery,
+            otlp_endpoint=environment.otlp_endpoint,
         )
         self._outputs()
 

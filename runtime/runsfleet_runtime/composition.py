@@ -27,6 +27,7 @@ from runsfleet_runtime.contract.environment import (
     RecordsEnvironment,
     SlotsEnvironment,
     TerminationEnvironment,
+    TraceEnvironment,
     WebhookEnvironment,
 )
 from runsfleet_runtime.contract.metrics import Emitter, Metric, MetricDefinition
@@ -34,6 +35,7 @@ from runsfleet_runtime.labels import LabelImage, LabelLimits, LabelSettings, rea
 from runsfleet_runtime.secrets import SecretReader, SecretStore
 from runsfleet_runtime.telemetry import log
 from runsfleet_runtime.telemetry.metrics import Metrics
+from runsfleet_runtime.telemetry.traces import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +77,7 @@ class WebhookFunction:
 
     intake: Intake
     metrics: Metrics
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class DispatchFunction:
 
     dispatcher: Dispatcher
     metrics: Metrics
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class TerminationFunction:
 
     reports: Reports
     metrics: Metrics
+    tracer: Tracer
     instance_role_id: str
 
 
@@ -100,6 +105,7 @@ class EventsFunction:
 
     events: Events
     metrics: Metrics
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,7 @@ class HousekeepingFunction:
     runner: TaskRunner
     make: Callable[[HousekeepingTask], Task[Any]]
     metrics: Metrics
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,7 @@ def webhook() -> WebhookFunction:
 
     environment = WebhookEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.WEBHOOK, environment.fleet)
+    tracer = _tracer(Emitter.WEBHOOK, environment, environment.fleet)
     intake = Intake(
         labels=label_settings(environment, region=os.environ.get("AWS_REGION", "")),
         runner_level=environment.runner_level,
@@ -199,8 +207,9 @@ def webhook() -> WebhookFunction:
         events=SqsEvents(client("sqs"), environment.events_queue_url),
         metrics=metrics,
         clock=time.time,
+        traces=tracer,
     )
-    return WebhookFunction(intake, metrics)
+    return WebhookFunction(intake, metrics, tracer)
 
 
 @cache
@@ -217,6 +226,7 @@ def dispatch() -> DispatchFunction:
 
     environment = DispatchEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.DISPATCH, environment.fleet)
+    tracer = _tracer(Emitter.DISPATCH, environment, environment.fleet)
     github = _github(environment, token_fallback=environment.registration_token_fallback)
     dispatcher = Dispatcher(
         DispatchSettings(
@@ -255,8 +265,9 @@ def dispatch() -> DispatchFunction:
         clock=time.time,
         jitter=random.random,
         new_id=_new_id,
+        traces=tracer,
     )
-    return DispatchFunction(dispatcher, metrics)
+    return DispatchFunction(dispatcher, metrics, tracer)
 
 
 @cache
@@ -270,6 +281,7 @@ def termination() -> TerminationFunction:
 
     environment = TerminationEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.TERMINATION, environment.fleet)
+    tracer = _tracer(Emitter.TERMINATION, environment, environment.fleet)
     records = _records(environment)
     store, github = _runner_store(environment), _github(environment)
     reports = Reports(
@@ -293,7 +305,7 @@ def termination() -> TerminationFunction:
         metrics=metrics,
         clock=time.time,
     )
-    return TerminationFunction(reports, metrics, environment.instance_role_id)
+    return TerminationFunction(reports, metrics, tracer, environment.instance_role_id)
 
 
 @cache
@@ -313,6 +325,7 @@ def events() -> EventsFunction:
 
     environment = EventsEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.EVENTS, environment.fleet)
+    tracer = _tracer(Emitter.EVENTS, environment, environment.fleet)
     table = environment.jobs_table
     moves = _records(environment)
     records = DynamoDBJobReader(client("dynamodb"), table)
@@ -330,6 +343,7 @@ def events() -> EventsFunction:
         queue=queue,
         metrics=metrics,
         clock=time.time,
+        traces=tracer,
     )
     use_case = Events(
         notices=Notices(
@@ -343,6 +357,7 @@ def events() -> EventsFunction:
             breaker=_breaker(environment, Emitter.EVENTS, metrics),
             metrics=metrics,
             clock=time.time,
+            traces=tracer,
         ),
         departures=Departures(
             records=records,
@@ -372,7 +387,7 @@ def events() -> EventsFunction:
         queue=queue,
         clock=time.time,
     )
-    return EventsFunction(use_case, metrics)
+    return EventsFunction(use_case, metrics, tracer)
 
 
 @cache
@@ -386,6 +401,7 @@ def housekeeping() -> HousekeepingFunction:
 
     environment = HousekeepingEnvironment.from_environ(os.environ)
     metrics = _telemetry(Emitter.HOUSEKEEPING, environment.fleet)
+    tracer = _tracer(Emitter.HOUSEKEEPING, environment, environment.fleet)
     parts = Parts(
         environment=environment,
         client=client,
@@ -407,7 +423,7 @@ def housekeeping() -> HousekeepingFunction:
         clock=time.time,
         new_id=_new_id,
     )
-    return HousekeepingFunction(runner, lambda name: make(name, parts), metrics)
+    return HousekeepingFunction(runner, lambda name: make(name, parts), metrics, tracer)
 
 
 @cache
@@ -483,6 +499,12 @@ def label_settings(environment: LabelEnvironment, *, region: str) -> LabelSettin
 def _telemetry(emitter: Emitter, fleet: str) -> Metrics:
     log.configure(service=emitter.value, fleet=fleet)
     return Metrics(emitter, fleet=fleet, clock=time.time)
+
+
+def _tracer(emitter: Emitter, environment: TraceEnvironment, fleet: str) -> Tracer:
+    region = os.environ.get("AWS_REGION", "")
+    about = {"runsfleet.fleet": fleet, "cloud.region": region}
+    return Tracer(emitter.value, endpoint=environment.otlp_endpoint, resource=about)
 
 
 def _new_id() -> str:

@@ -18,7 +18,8 @@ from runsfleet_runtime.agent.story import LONGEST_ERROR, Story
 from runsfleet_runtime.agent.vitals import Machine
 from runsfleet_runtime.contract.messages import ReportStatus
 from runsfleet_runtime.contract.paths import log_stream
-from runsfleet_runtime.telemetry.log import get_logger
+from runsfleet_runtime.telemetry.log import bound, get_logger
+from runsfleet_runtime.telemetry.traces import OFF, trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
     from runsfleet_runtime.agent.process import RunnerEnd
     from runsfleet_runtime.contract.messages import RunnerConfig
+    from runsfleet_runtime.telemetry.traces import Tracer
 
 _log = get_logger("agent")
 
@@ -65,6 +67,7 @@ class Agent:
         standby: Whether the instance may be stopped while it waits for a configuration.
         machine: Knows disk and memory; this machine by default.
         renewal_timeout: Seconds to wait for another registration.
+        tracer: Gathers spans; the same as the departure's, which sends them.
     """
 
     instance: KnowsInstance
@@ -84,6 +87,7 @@ class Agent:
     standby: bool = False
     machine: TakesVitals | None = None
     renewal_timeout: float = RENEWAL_SECONDS
+    tracer: Tracer = OFF
 
     def run(self) -> ReportStatus:
         """Live this instance's life.
@@ -107,12 +111,13 @@ class Agent:
             _log.info("stopped", extra={"reason": str(stop), "stays": story.stays})
         except Exception as error:  # noqa: BLE001  any way out ends the instance
             story.error = str(error) or type(error).__name__
-            _log.exception("bootstrap failed")
+            _log.exception("bootstrap failed", extra=trace_id_of(story.traceparent))
         finally:
             self.notices.stop()
             if status is ReportStatus.INTERRUPTED and self.notices.rebalance:
                 story.error += f"; a rebalance was recommended at {self.notices.rebalance}"
-            self.departure.leave(story, status)
+            with bound(**trace_id_of(story.traceparent)):
+                self.departure.leave(story, status)
         return status
 
     def _live(self, story: Story) -> ReportStatus:
@@ -120,7 +125,8 @@ class Agent:
         story.instance_id = self.instance.instance_id()
         self.notices.start()
         if (launched := self.instance.launched_at()) is not None:
-            story.timings["boot"] = (begun - launched).total_seconds()
+            self._note(story, "boot", (begun - launched).total_seconds(), begun.timestamp())
+        story.begun = (launched or begun).timestamp()
         _log.info("agent started", extra={"instance_id": story.instance_id})
 
         since = self.clock.monotonic()
@@ -133,8 +139,13 @@ class Agent:
         )
         since = self._lap(story, "configuration", since)
         story.config = config
+        story.traceparent = self.tracer.begin("agent", config.traceparent, start=story.begun)
         plan_registration(config)  # what cannot register needs no runner
         self.mask.learn(config.jit_config, config.registration_token)
+        with bound(**trace_id_of(story.traceparent)):
+            return self._work(story, config, since)
+
+    def _work(self, story: Story, config: RunnerConfig, since: float) -> ReportStatus:
         self.logs.begin(log_stream(story.instance_id, config.job_id))
         _log.info(
             "configured",
@@ -209,7 +220,8 @@ class Agent:
         configured_for = self.clock.monotonic() - since
 
         def on_listening(after: float) -> None:
-            story.timings["registration"] = configured_for + after
+            seconds = configured_for + after
+            self._note(story, "registration", seconds, self.clock.now().timestamp())
 
         return room.run(
             replace(launch, environment={**launch.environment, **registration.run_environment}),
@@ -222,8 +234,12 @@ class Agent:
 
     def _lap(self, story: Story, name: str, since: float) -> float:
         now = self.clock.monotonic()
-        story.timings[name] = now - since
+        self._note(story, name, now - since, self.clock.now().timestamp())
         return now
+
+    @staticmethod
+    def _note(story: Story, name: str, seconds: float, end: float) -> None:
+        story.timings[name], story.steps[name] = seconds, end
 
     def _make_workspace(self, instance_id: str) -> Path:
         workspace = self.work_directory / instance_id

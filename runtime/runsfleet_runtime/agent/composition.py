@@ -38,6 +38,7 @@ from runsfleet_runtime.contract.paths import (
     REPORTS_DIRECTORY,
     WORK_DIRECTORY,
 )
+from runsfleet_runtime.telemetry.traces import Tracer
 
 DEFAULT_RUNNER_USER = "runner"
 
@@ -65,6 +66,11 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
     draw = random.SystemRandom().random
     endpoint = environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
     mask = Masker()
+    tracer = Tracer(
+        "agent",
+        endpoint=settings.otlp_endpoint,
+        resource={"runsfleet.fleet": settings.fleet, "cloud.region": settings.region},
+    )
     logs = _ship_logs(settings, clients, home, mask=mask, draw=draw)
     platform = system.platform
     cache = S3Packages(clients, bucket=settings.runner_bucket) if settings.runner_bucket else None
@@ -96,6 +102,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
             clock=clock,
             draw=draw,
             mask=mask,
+            tracer=tracer,
         ),
         logs=logs,
         mask=mask,
@@ -107,6 +114,7 @@ def compose(environ: Mapping[str, str], clock: SignalClock) -> Agent:
         config_timeout=settings.config_timeout_seconds,
         runner_user=settings.runner_user or DEFAULT_RUNNER_USER,
         standby=settings.standby,
+        tracer=tracer,
     )
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from runsfleet_runtime.agent.bounded import within
 from runsfleet_runtime.agent.diagnostics import read_diagnostics
 from runsfleet_runtime.agent.retry import attempts
+from runsfleet_runtime.agent.spans import gather_spans
 from runsfleet_runtime.contract.messages import ReportStatus
 from runsfleet_runtime.contract.paths import diagnostics_stream, log_stream
 from runsfleet_runtime.telemetry.log import get_logger
+from runsfleet_runtime.telemetry.traces import OFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     )
     from runsfleet_runtime.agent.story import Story
     from runsfleet_runtime.contract.messages import RunnerReport
+    from runsfleet_runtime.telemetry.traces import Tracer
 
 REPORT_TRIES = 4
 TERMINATE_TRIES = 5
@@ -75,6 +78,7 @@ class Departure:
         report_seconds: Bound of the last report.
         flush_seconds: Bound of the last log lines.
         terminate_seconds: Bound of the termination.
+        tracer: Sends the spans of this life, within a second.
     """
 
     reports: SendsReports
@@ -88,6 +92,7 @@ class Departure:
     report_seconds: float = REPORT_SECONDS
     flush_seconds: float = FLUSH_SECONDS
     terminate_seconds: float = TERMINATE_SECONDS
+    tracer: Tracer = OFF
 
     def leave(self, story: Story, status: ReportStatus) -> None:
         """Report, bring the logs away, clean up, end the instance.
@@ -101,6 +106,7 @@ class Departure:
             report = story.report(status, now=self.clock.now(), mask=self.mask)
             self._send_last(report)
             self._attach_diagnostics(story, status)
+            self._trace(story, report)
         if story.instance_id:
             self.logs.begin(log_stream(story.instance_id, story.job_id))
             if not self.logs.close(self.flush_seconds):
@@ -139,6 +145,15 @@ class Departure:
         # the whole of it in the log too: that goes another way
         _log.error("report not delivered", extra={"report": report.to_json()})
         self._quietly(KEEP_SECONDS, lambda: self.kept.keep(report), "keep-report")
+
+    def _trace(self, story: Story, report: RunnerReport) -> None:
+        if not self.tracer.is_on:
+            return
+        try:
+            gather_spans(self.tracer, story, report, now=self.clock.now().timestamp())
+        except Exception as error:  # noqa: BLE001  no trace is worth the end of an instance
+            _log.warning("spans not gathered", extra={"error": str(error)})
+        self.tracer.flush()  # bounded by itself
 
     def _attach_diagnostics(self, story: Story, status: ReportStatus) -> None:
         if status is ReportStatus.SUCCESS or story.runner is None:

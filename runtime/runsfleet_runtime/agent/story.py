@@ -34,6 +34,9 @@ class Story:
         end: How the runner ended.
         started: The job's start, while the runner still runs.
         timings: Seconds of each step of the start.
+        steps: When each of these steps was over, epoch seconds.
+        begun: When the instance, or else the agent, was started, epoch seconds.
+        traceparent: The span of this life; empty when nothing traces.
         error: What went wrong.
         side_work: What goes on beside the runner.
         stays: Whether the instance is to stay: a standby that is being stopped, not ended.
@@ -46,6 +49,9 @@ class Story:
     end: RunnerEnd | None = None
     started: JobMoment | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+    begun: float = 0.0
+    traceparent: str = ""
     error: str = ""
     side_work: list[threading.Thread] = field(default_factory=list)
     stays: bool = False
@@ -88,6 +94,7 @@ class Story:
             baked_version=self.runner.baked_version if self.runner else "",
             offered_version=(package_version(config.package_filename) or "") if config else "",
             error=mask(self.error)[:LONGEST_ERROR],
+            traceparent=self.traceparent,
         )
 
 

@@ -162,6 +162,18 @@ class OfferedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceEnvironment(Environment):
+    """Where traces go; the same for every function and for the agent.
+
+    Attributes:
+        otlp_endpoint: Base URL of an OpenTelemetry collector that takes OTLP over HTTP, such as
+            ``https://otel.example.com:4318``; ``None`` traces nothing.
+    """
+
+    otlp_endpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelEnvironment(Environment):
     """What the label grammar is resolved against; the same for every function that parses labels.
 
@@ -236,7 +248,7 @@ class SlotsEnvironment(Environment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebhookEnvironment(LabelEnvironment):
+class WebhookEnvironment(LabelEnvironment, TraceEnvironment):
     """Environment of the webhook function.
 
     Attributes:
@@ -297,7 +309,7 @@ class GitHubEnvironment(Environment):
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchEnvironment(
-    LabelEnvironment, GitHubEnvironment, BreakerEnvironment, SlotsEnvironment
+    LabelEnvironment, GitHubEnvironment, BreakerEnvironment, SlotsEnvironment, TraceEnvironment
 ):
     """Environment of the dispatch function.
 
@@ -341,7 +353,7 @@ class DispatchEnvironment(
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordsEnvironment(GitHubEnvironment, SlotsEnvironment):
+class RecordsEnvironment(GitHubEnvironment, SlotsEnvironment, TraceEnvironment):
     """What every function needs that closes jobs or dispatches them again.
 
     Attributes:
@@ -422,7 +434,7 @@ class NotifyEnvironment(Environment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentEnvironment(Environment):
+class AgentEnvironment(TraceEnvironment):
     """Environment of the agent, written into the launch template's user data. Holds no secret.
 
     Attributes:

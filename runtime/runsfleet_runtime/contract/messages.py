@@ -44,6 +44,7 @@ class JobMessage(Message):
         requeues: How often a launched instance ended without having served it.
         on_demand: Whether spot must not be used (set after an interruption).
         delivery_id: ``X-GitHub-Delivery`` of the event, to follow a job through the logs.
+        traceparent: The span that this goes on from, in W3C's form; empty when nothing traces.
         version: Version of this form.
     """
 
@@ -63,6 +64,7 @@ class JobMessage(Message):
     requeues: int = 0
     on_demand: bool = False
     delivery_id: str = ""
+    traceparent: str = ""
     version: int = 1
 
     @property
@@ -136,6 +138,7 @@ class RerunMessage(Message):
         job_id: GitHub's id of the interrupted job.
         tries: How often GitHub was asked already, from 0.
         kind: Tells the messages of the events queue apart.
+        traceparent: The span that this goes on from, in W3C's form; empty when nothing traces.
         version: Version of this form.
     """
 
@@ -145,6 +148,7 @@ class RerunMessage(Message):
     job_id: int
     tries: int = 0
     kind: str = KIND
+    traceparent: str = ""
     version: int = 1
 
 
@@ -240,6 +244,7 @@ class RunnerReport(Message):
         baked_version: Version of the runner in the image; empty when there is none.
         offered_version: Version that GitHub offered at the launch; empty when unknown.
         error: What went wrong, for people; empty when nothing did.
+        traceparent: The span that this goes on from, in W3C's form; empty when nothing traces.
         version: Version of this form.
     """
 
@@ -261,6 +266,7 @@ class RunnerReport(Message):
     baked_version: str = ""
     offered_version: str = ""
     error: str = ""
+    traceparent: str = ""
     version: int = 1
 
     @property
@@ -291,6 +297,7 @@ class RunnerConfig(Message):
         package_sha256: Its SHA-256, as 64 hexadecimal digits.
         max_runtime_seconds: The job is ended after it.
         idle_timeout_seconds: The runner is ended when no job came within it.
+        traceparent: The span that this goes on from, in W3C's form; empty when nothing traces.
         version: Version of this form.
     """
 
@@ -313,4 +320,5 @@ class RunnerConfig(Message):
     package_sha256: str = ""
     max_runtime_seconds: int = 360 * 60
     idle_timeout_seconds: int = 600
+    traceparent: str = ""
     version: int = 1

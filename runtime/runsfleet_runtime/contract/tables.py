@@ -58,6 +58,7 @@ class JobAttr(StrEnum):
     RERUN_REASON = "rerun_reason"  # of that state, for people
     NO_RERUN = "no_rerun"  # 1 when its label says retry=false: a job that had started stays failed
     SLOT = "slot"  # 1 while it counts towards the caps on runners
+    TRACEPARENT = "traceparent"  # span of the last dispatch; absent when nothing traces
     EXPIRES_AT = TTL_ATTRIBUTE
 
 

@@ -10,12 +10,14 @@ comes back must find its claim expired.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from runsfleet_runtime import composition
 from runsfleet_runtime.contract.messages import ContractError, JobMessage
 from runsfleet_runtime.handlers.batch import BatchAnswer, come_back, deadline_of, refuse_record
 from runsfleet_runtime.jobs.dispatch import ReceivedJob
+from runsfleet_runtime.telemetry.traces import SpanKind
 
 
 def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
@@ -29,11 +31,21 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
         except ContractError as error:
             returned.add(refuse_record(record, error))
             continue
+        span = function.tracer.begin(
+            "dispatch",
+            job.traceparent,
+            kind=SpanKind.CONSUMER,
+            job_id=job.job_id,
+            run_id=job.run_id,
+            repository=job.repository,
+            dispatch=job.dispatch,
+            requeues=job.requeues,
+        )
         batch.append(
             ReceivedJob(
                 message_id=record["messageId"],
                 receipt_handle=record["receiptHandle"],
-                job=job,
+                job=replace(job, traceparent=span),
                 receives=int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
             )
         )
@@ -41,4 +53,5 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
         returned |= function.dispatcher.dispatch(batch, deadline=deadline_of(context))
     finally:
         function.metrics.flush()
+        function.tracer.flush()
     return come_back(returned)

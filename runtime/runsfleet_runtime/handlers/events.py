@@ -37,4 +37,5 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
         returned |= function.events.take(batch, deadline=deadline_of(context))
     finally:
         function.metrics.flush()
+        function.tracer.flush()
     return come_back(returned)

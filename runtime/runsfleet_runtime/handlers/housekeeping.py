@@ -15,6 +15,7 @@ from runsfleet_runtime import composition
 from runsfleet_runtime.contract.messages import ContractError, HousekeepingMessage
 from runsfleet_runtime.handlers.batch import BatchAnswer, come_back, deadline_of, refuse_record
 from runsfleet_runtime.telemetry.log import get_logger
+from runsfleet_runtime.telemetry.traces import SpanKind
 
 log = get_logger("housekeeping")
 
@@ -28,7 +29,8 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
         for record in event["Records"]:
             try:
                 name = HousekeepingMessage.from_json(record["body"]).task
-                function.runner.run(function.make(name), deadline=deadline)
+                with function.tracer.span("sweep", kind=SpanKind.CONSUMER, task=name.value):
+                    function.runner.run(function.make(name), deadline=deadline)
             except ContractError as error:
                 returned.add(refuse_record(record, error))
             except Exception as error:
@@ -37,4 +39,5 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
                 returned.add(record["messageId"])
     finally:
         function.metrics.flush()
+        function.tracer.flush()
     return come_back(returned)

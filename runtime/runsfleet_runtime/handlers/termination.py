@@ -9,6 +9,7 @@ instances' role sends counts only for the very instance that it is from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from runsfleet_runtime import composition
@@ -17,6 +18,7 @@ from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.contract.tables import instance_key
 from runsfleet_runtime.handlers.batch import BatchAnswer, come_back, deadline_of, refuse_record
 from runsfleet_runtime.telemetry.log import get_logger
+from runsfleet_runtime.telemetry.traces import SpanKind
 
 log = get_logger("termination")
 
@@ -38,13 +40,23 @@ def handler(event: Mapping[str, Any], context: Any) -> BatchAnswer:
             function.metrics.add(Metric.REPORTS_REFUSED)
             log.error("report of another instance", extra={"instance_id": report.instance_id})
         else:
-            reports[record["messageId"]] = report
+            span = function.tracer.begin(
+                "termination",
+                report.traceparent,
+                kind=SpanKind.CONSUMER,
+                job_id=report.job_id,
+                run_id=report.run_id,
+                instance_id=report.instance_id,
+                status=report.status.value,
+            )
+            reports[record["messageId"]] = replace(report, traceparent=span)
     try:
         again = function.reports.take(
             list(reports.values()), deadline=deadline_of(context) - _RESERVED_SECONDS
         )
     finally:
         function.metrics.flush()
+        function.tracer.flush()
     returned.update(message_id for message_id, report in reports.items() if report in again)
     return come_back(returned)
 

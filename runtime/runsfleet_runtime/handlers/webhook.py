@@ -34,6 +34,7 @@ def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
         answer = function.intake.receive(headers, body)
     finally:
         function.metrics.flush()
+        function.tracer.flush()
     return _answer(answer.status, {"outcome": answer.outcome, "reason": answer.reason})
 
 

@@ -41,6 +41,7 @@ from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
+from runsfleet_runtime.telemetry.traces import OFF, SpanKind, TracesWork
 
 log = get_logger("events.notices")
 
@@ -74,6 +75,7 @@ class Notices:
         breaker: Counts interruptions of an offering.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
+        traces: Where spans go; by default nowhere.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Notices:
         breaker: GuardsOfferings,
         metrics: CountsMetrics,
         clock: Callable[[], float],
+        traces: TracesWork = OFF,
     ) -> None:
         self._records = records
         self._notes = notes
@@ -100,6 +103,7 @@ class Notices:
         self._breaker = breaker
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
 
     def warn(self, warning: SpotWarning, *, deadline: float) -> Taken:
         """Act on a spot warning.
@@ -114,7 +118,17 @@ class Notices:
         record = self._records.of_instance(warning.instance_id)
         if record is None:
             return self._warn_without_record(warning)
-        with bound(job_id=record.job.job_id):
+        with (
+            bound(job_id=record.job.job_id),
+            self._traces.span(
+                "interruption",
+                record.job.traceparent,
+                kind=SpanKind.CONSUMER,
+                job_id=record.job.job_id,
+                instance_id=warning.instance_id,
+                status=record.status.value,
+            ),
+        ):
             noted = Noted.SETTLED
             if record.status in _OPEN:
                 noted = self._notes.note_interruption(

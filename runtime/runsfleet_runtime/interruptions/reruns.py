@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -45,6 +45,7 @@ from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus, Rerun
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
+from runsfleet_runtime.telemetry.traces import OFF, SpanKind, TracesWork
 
 log = get_logger("events.reruns")
 
@@ -218,6 +219,7 @@ class Reruns:
         queue: The events queue.
         metrics: Where metrics go; ``None`` for a caller that counts by itself.
         clock: Returns epoch seconds.
+        traces: Where spans go; by default nowhere.
 
     Example:
         >>> for record in candidates:  # doctest: +SKIP
@@ -234,6 +236,7 @@ class Reruns:
         queue: SendsEvents,
         metrics: CountsMetrics | None,
         clock: Callable[[], float],
+        traces: TracesWork = OFF,
     ) -> None:
         self._records = records
         self._notes = notes
@@ -242,6 +245,7 @@ class Reruns:
         self._queue = queue
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
 
     def take(self, message: RerunMessage, *, deadline: float) -> Taken:
         """Look at a job once more; while it has to wait, the message is sent again, later.
@@ -253,11 +257,22 @@ class Reruns:
         Raises:
             RecordUnknownError: If the table did not answer; the message must come back.
         """
-        with bound(job_id=message.job_id):
-            record = self._records.get(message.job_id)
-            if record is None or self.settle(record, deadline=deadline) is Settled.SETTLED:
+        record = self._records.get(message.job_id)
+        if record is None:
+            return Done()
+        with (
+            bound(job_id=message.job_id),
+            self._traces.span(
+                "rerun",
+                message.traceparent or record.job.traceparent,
+                kind=SpanKind.CONSUMER,
+                job_id=message.job_id,
+                tries=message.tries,
+            ),
+        ):
+            if self.settle(record, deadline=deadline) is Settled.SETTLED:
                 return Done()
-            again = RerunMessage(job_id=message.job_id, tries=message.tries + 1)
+            again = replace(message, tries=message.tries + 1)
             is_sent = self._queue.send(again, delay=delay_before(again))
             return Done() if is_sent else ComeBack()
 

@@ -45,6 +45,7 @@ from runsfleet_runtime.jobs.ports import ClaimsJobs, KnowsRuns, RecordUnknownErr
 from runsfleet_runtime.labels import Accepted, LabelSettings, RetryPolicy, RunnerSpec, resolve
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
+from runsfleet_runtime.telemetry.traces import OFF, TracesWork, trace_id_of
 
 log = get_logger("dispatch")
 
@@ -180,6 +181,7 @@ class Dispatcher:
         clock: Returns epoch seconds.
         jitter: Returns a random number in [0, 1).
         new_id: Returns an id that never repeats.
+        traces: Where the moments of a job's dispatch are noted; by default nowhere.
     """
 
     def __init__(
@@ -196,6 +198,7 @@ class Dispatcher:
         clock: Callable[[], float],
         jitter: Callable[[], float],
         new_id: Callable[[], str],
+        traces: TracesWork = OFF,
     ) -> None:
         self._settings = settings
         self._records = records
@@ -208,6 +211,7 @@ class Dispatcher:
         self._clock = clock
         self._jitter = jitter
         self._new_id = new_id
+        self._traces = traces
 
     def dispatch(self, batch: Sequence[ReceivedJob], *, deadline: float) -> set[str]:
         """Dispatch a batch.
@@ -302,6 +306,7 @@ class Dispatcher:
                     unclaimed.append(received)
                 elif isinstance(result, NoSlot):
                     log.info("waits for a slot", extra={"scope": result.scope})
+                    self._traces.event(received.job.traceparent, "waits for a slot")
                     self._metrics.add(Metric.JOBS_WAITING, kind=result.scope.partition(":")[0])
                     waiting.append(received)
                 else:
@@ -378,6 +383,7 @@ class Dispatcher:
     ) -> None:
         """Close a job with its reason; the message is done with only once that is written."""
         log.error("job given up", extra={"reason": reason})
+        self._traces.event(received.job.traceparent, "given up", reason=reason)
         if self._records.expire(received.job, claim_id, error=reason, now=self._clock()):
             self._metrics.add(Metric.JOBS_EXPIRED)
         else:
@@ -576,16 +582,15 @@ class Dispatcher:
                     wait = max(0.0, now - held.job.queued_at)
                     self._metrics.add(Metric.JOBS_LAUNCHED, kind=instance.capacity.value)
                     self._metrics.add(Metric.LAUNCH_WAIT, wait)
-                    log.info(
-                        "launched",
-                        extra={
-                            "instance_id": instance.instance_id,
-                            "instance_type": instance.instance_type,
-                            "availability_zone": instance.availability_zone,
-                            "capacity_type": instance.capacity.value,
-                            "waited_seconds": round(wait, 3),
-                        },
-                    )
+                    about = {
+                        "instance_id": instance.instance_id,
+                        "instance_type": instance.instance_type,
+                        "availability_zone": instance.availability_zone,
+                        "capacity_type": instance.capacity.value,
+                        "waited_seconds": round(wait, 3),
+                    }
+                    log.info("launched", extra=about)
+                    self._traces.event(held.job.traceparent, "launched", **about)
                 elif done is None:
                     # Recorded or not, it must not be ended: a job that is recorded as launched has
                     # this instance only. Without a configuration the instance ends itself, and the
@@ -626,6 +631,7 @@ class Dispatcher:
             with _bound(held.job):
                 if done:
                     log.info("handed back", extra={"not_before": message.not_before})
+                    self._traces.event(message.traceparent, "handed back")
                 else:
                     self._metrics.add(Metric.API_ERRORS, kind="sqs")
                     returned.add(held.received.message_id)
@@ -633,7 +639,11 @@ class Dispatcher:
 
 def _bound(job: JobMessage) -> Any:
     return bound(
-        job_id=job.job_id, run_id=job.run_id, repository=job.repository, dispatch=job.dispatch
+        job_id=job.job_id,
+        run_id=job.run_id,
+        repository=job.repository,
+        dispatch=job.dispatch,
+        **trace_id_of(job.traceparent),
     )
 
 

@@ -260,6 +260,7 @@ class DynamoDBJobs:
             JobAttr.QUEUED_AT: job.queued_at,
             JobAttr.DEADLINE: job.queued_at + self._deadline,
             JobAttr.UPDATED_AT: now,
+            JobAttr.TRACEPARENT: job.traceparent,
         }
 
     def _claim(self, job: JobMessage, claim_id: str, now: float) -> Expression:

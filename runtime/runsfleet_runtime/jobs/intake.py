@@ -34,6 +34,7 @@ from runsfleet_runtime.labels import Accepted, LabelSettings, NotOurs, resolve
 from runsfleet_runtime.secrets import ReadsSecrets, SecretNotFoundError, SecretUnavailableError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
+from runsfleet_runtime.telemetry.traces import OFF, SpanKind, TracesWork, trace_id_of
 
 if TYPE_CHECKING:
     from runsfleet_runtime.interruptions.ports import SendsEvents
@@ -96,6 +97,7 @@ class Intake:
         events: The events queue.
         metrics: Where metrics go.
         clock: Returns epoch seconds.
+        traces: Where spans go; by default nowhere.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Intake:
         events: SendsEvents,
         metrics: CountsMetrics,
         clock: Callable[[], float],
+        traces: TracesWork = OFF,
     ) -> None:
         self._labels = labels
         self._runner_level = runner_level
@@ -118,6 +121,7 @@ class Intake:
         self._events = events
         self._metrics = metrics
         self._clock = clock
+        self._traces = traces
 
     def receive(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer a delivery.
@@ -132,6 +136,7 @@ class Intake:
             about: dict[str, Any] = {"status": answer.status, "reason": answer.reason}
             if (job := answer.job) is not None:
                 about |= {"job_id": job.job_id, "run_id": job.run_id, "repository": job.repository}
+                about |= trace_id_of(job.traceparent)
             write(answer.outcome, extra=about)
             return answer
 
@@ -174,10 +179,13 @@ class Intake:
         if action not in {"queued", "completed"} or workflow_job is None:
             self._metrics.add(Metric.DELIVERIES_IGNORED, kind="action")
             return Answer(200, "ignored", f"action {str(action)[:40]!r} asks for no runner")
-        job = _job(payload, headers.get("x-github-delivery", ""), self._clock())
+        received_at = self._clock()
+        job = _job(payload, headers.get("x-github-delivery", ""), received_at)
         with bound(job_id=job.job_id, run_id=job.run_id, repository=job.repository):
-            take = self._queued if action == "queued" else self._completed
-            return replace(take(job, payload), job=job)
+            if action == "completed":
+                return replace(self._completed(job, payload), job=job)
+            answer = self._queued(job, payload, received_at)
+            return answer if answer.job else replace(answer, job=job)
 
     def _completed(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
         ended = _end(job, payload["workflow_job"])
@@ -195,7 +203,7 @@ class Intake:
         self._metrics.add(Metric.JOB_ENDS_QUEUED)
         return Answer(202, "end queued", ended.conclusion)
 
-    def _queued(self, job: JobMessage, payload: Mapping[str, Any]) -> Answer:
+    def _queued(self, job: JobMessage, payload: Mapping[str, Any], received_at: float) -> Answer:
         outcome = resolve(job.labels, self._labels)
         if isinstance(outcome, NotOurs):
             self._metrics.add(Metric.DELIVERIES_IGNORED, kind="not_ours")
@@ -211,12 +219,16 @@ class Intake:
                 f"{job.repository} belongs to a user, and runners are registered with "
                 "organisations; set the runner level to repository",
             )
-        (sent,) = self._queue.send([job])
+        with self._traces.span(
+            "webhook", kind=SpanKind.SERVER, start=received_at, **_told(job)
+        ) as traceparent:
+            job = replace(job, traceparent=traceparent)
+            (sent,) = self._queue.send([job])
         if not sent:
             self._metrics.add(Metric.ENQUEUE_FAILURES)
-            return Answer(503, "unavailable", "the jobs queue did not take the job")
+            return Answer(503, "unavailable", "the jobs queue did not take the job", job)
         self._metrics.add(Metric.JOBS_QUEUED)
-        return Answer(202, "queued", outcome.label)
+        return Answer(202, "queued", outcome.label, job)
 
 
 def _parse(body: bytes) -> Mapping[str, Any]:
@@ -272,6 +284,18 @@ def _job(payload: Mapping[str, Any], delivery_id: str, now: float) -> JobMessage
         job_name=str(job.get("name") or "")[:200],
         delivery_id=delivery_id[:64],
     )
+
+
+def _told(job: JobMessage) -> dict[str, Any]:
+    """Return what a span tells of a job."""
+    return {
+        "job_id": job.job_id,
+        "run_id": job.run_id,
+        "repository": job.repository,
+        "workflow": job.workflow_name,
+        "job": job.job_name,
+        "delivery_id": job.delivery_id,
+    }
 
 
 def _end(job: JobMessage, workflow_job: Mapping[str, Any]) -> JobEndedMessage:

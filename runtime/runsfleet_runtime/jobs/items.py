@@ -56,6 +56,7 @@ def job_from_item(item: Item) -> JobMessage:
         dispatch=int(number(item, JobAttr.DISPATCH)),
         requeues=int(number(item, JobAttr.REQUEUES)),
         on_demand=number(item, JobAttr.ON_DEMAND) > 0,
+        traceparent=text(item, JobAttr.TRACEPARENT),
     )
 
 

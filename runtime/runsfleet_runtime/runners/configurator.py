@@ -103,6 +103,7 @@ class RunnerConfigurator:
             package_sha256=package.sha256,
             max_runtime_seconds=self._max_runtime_seconds,
             idle_timeout_seconds=self._idle_timeout_seconds,
+            traceparent=job.traceparent,
         )
 
     def transact_put(self, config: RunnerConfig, *, now: float) -> Sequence[Mapping[str, Any]]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ log = get_logger("traces")
 
 SEND_SECONDS: Final = 1.0
 MOST_SPANS: Final = 512  # of one invocation; more would be a fault, and must not use up memory
+_MOST_EVENTS: Final = 32  # of one span
 _PATH: Final = "/v1/traces"
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _ERROR: Final = 2  # OTLP's STATUS_CODE_ERROR
@@ -72,11 +74,33 @@ class TraceContext:
         return cls(match[1], match[2])
 
 
+def trace_id_of(traceparent: str) -> dict[str, str]:
+    """Return the ``trace_id`` that log lines are to carry; nothing when there is no trace.
+
+    Example:
+        >>> trace_id_of(""), trace_id_of("00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+        ({}, {'trace_id': 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'})
+    """
+    context = TraceContext.parse(traceparent) if traceparent else None
+    return {"trace_id": context.trace_id} if context else {}
+
+
 class TracesWork(Protocol):
     """What a use case needs in order to be seen in a trace."""
 
-    def span(self, name: str, parent: str = "", **attributes: Any) -> Any:
+    def span(
+        self,
+        name: str,
+        parent: str = "",
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        start: float | None = None,
+        **attributes: Any,
+    ) -> AbstractContextManager[str]:
         """Return a context manager around a piece of work; its value is the new traceparent."""
+
+    def event(self, traceparent: str, name: str, **attributes: Any) -> None:
+        """Note a moment of a piece of work that goes on."""
 
 
 class Tracer:
@@ -114,6 +138,7 @@ class Tracer:
         self._random = random_bytes
         self._post = post or _post
         self._spans: list[dict[str, Any]] = []
+        self._open: dict[str, dict[str, Any]] = {}
 
     @property
     def is_on(self) -> bool:
@@ -127,6 +152,7 @@ class Tracer:
         parent: str = "",
         *,
         kind: SpanKind = SpanKind.INTERNAL,
+        start: float | None = None,
         **attributes: Any,
     ) -> Iterator[str]:
         """Trace a piece of work; the log lines within it carry the trace's id.
@@ -135,6 +161,7 @@ class Tracer:
             name: What it is.
             parent: Traceparent of what it belongs to; a new trace begins without one.
             kind: Its kind.
+            start: Epoch seconds; now by default.
             **attributes: What else is known; ``None`` is left out.
 
         Yields:
@@ -143,18 +170,96 @@ class Tracer:
         if not self._url:
             yield parent
             return
-        context = self._child_of(parent)
-        start = self._clock()
+        traceparent = self.begin(name, parent, kind=kind, start=start, **attributes)
         failure = ""
         try:
-            with bound(trace_id=context.trace_id):
-                yield context.traceparent
+            with bound(**trace_id_of(traceparent)):
+                yield traceparent
         except BaseException as error:
             failure = repr(error)
             raise
         finally:
-            times = (start, self._clock())
-            self._keep(name, context, parent, times, kind=kind, error=failure, about=attributes)
+            self.end(traceparent, error=failure)
+
+    def begin(
+        self,
+        name: str,
+        parent: str = "",
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        start: float | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Begin a piece of work that others go on beside, such as a message of a batch.
+
+        What is never ended is sent with the next flush, as it stands then.
+
+        Args:
+            name: What it is.
+            parent: Traceparent of what it belongs to; a new trace begins without one.
+            kind: Its kind.
+            start: Epoch seconds; now by default.
+            **attributes: What else is known; ``None`` is left out.
+
+        Returns:
+            Its traceparent; ``parent`` when tracing is off.
+        """
+        if not self._url:
+            return parent
+        context = self._child_of(parent)
+        begun = self._clock() if start is None else start
+        above = TraceContext.parse(parent)
+        self._open[context.traceparent] = {
+            "traceId": context.trace_id,
+            "spanId": context.span_id,
+            **({"parentSpanId": above.span_id} if above else {}),
+            "name": name,
+            "kind": int(kind),
+            "startTimeUnixNano": _nanoseconds(begun),
+            "attributes": _attributes(attributes),
+            "events": [],
+        }
+        return context.traceparent
+
+    def event(self, traceparent: str, name: str, **attributes: Any) -> None:
+        """Note a moment of a piece of work that was begun here; of any other, nothing is noted.
+
+        Args:
+            traceparent: Names the piece of work.
+            name: What happened.
+            **attributes: What else is known; ``None`` is left out.
+        """
+        span = self._open.get(traceparent)
+        if span is not None and len(span["events"]) < _MOST_EVENTS:
+            span["events"].append(
+                {
+                    "name": name,
+                    "timeUnixNano": _nanoseconds(self._clock()),
+                    "attributes": _attributes(attributes),
+                }
+            )
+
+    def end(
+        self, traceparent: str, *, at: float | None = None, error: str = "", **attributes: Any
+    ) -> None:
+        """End a piece of work that was begun here; any other is left alone.
+
+        Args:
+            traceparent: Names it.
+            at: Epoch seconds; now by default.
+            error: Why it failed; empty when it did not.
+            **attributes: What else is known by now; ``None`` is left out.
+        """
+        span = self._open.pop(traceparent, None)
+        if span is None:
+            return
+        ended = _nanoseconds(self._clock() if at is None else at)
+        span["endTimeUnixNano"] = max(ended, span["startTimeUnixNano"], key=int)
+        span["attributes"] += _attributes(attributes)
+        if error:
+            span["status"] = {"code": _ERROR, "message": error[:500]}
+        if len(self._spans) < MOST_SPANS:
+            self._spans.append(span)
 
     def record(
         self,
@@ -179,57 +284,42 @@ class Tracer:
         Returns:
             Its traceparent; ``parent`` when tracing is off.
         """
-        if not self._url:
-            return parent
-        context = self._child_of(parent)
-        times = (start, max(start, end))
-        kind = SpanKind.INTERNAL
-        self._keep(name, context, parent, times, kind=kind, error=error, about=attributes)
-        return context.traceparent
+        traceparent = self.begin(name, parent, start=start, **attributes)
+        self.end(traceparent, at=end, error=error)
+        return traceparent
 
     def flush(self) -> None:
-        """Send what was gathered and forget it; never raises."""
+        """Send what was gathered and forget it; within a second, and it never raises."""
+        for traceparent in list(self._open):
+            self.end(traceparent)
         spans, self._spans = self._spans, []
         if not spans:
             return
-        try:
-            self._post(self._url, json.dumps(_body(self._resource, spans)).encode())
-        except Exception as error:  # noqa: BLE001  no trace is worth a job
-            log.warning("spans not sent", extra={"spans": len(spans), "error": repr(error)})
+        failed: list[str] = []
+
+        def send() -> None:
+            try:
+                self._post(self._url, json.dumps(_body(self._resource, spans)).encode())
+            except Exception as error:  # noqa: BLE001  no trace is worth a job
+                failed.append(repr(error))
+
+        # a thread: neither a name that is not resolved nor a trickling answer knows a timeout
+        sender = threading.Thread(target=send, name="spans", daemon=True)
+        sender.start()
+        sender.join(SEND_SECONDS)
+        if sender.is_alive():
+            failed.append(f"the collector took longer than {SEND_SECONDS:g} s")
+        if failed:
+            log.warning("spans not sent", extra={"spans": len(spans), "error": failed[0]})
 
     def _child_of(self, parent: str) -> TraceContext:
         above = TraceContext.parse(parent)
         trace_id = above.trace_id if above else self._random(16).hex()
         return TraceContext(trace_id, self._random(8).hex())
 
-    def _keep(
-        self,
-        name: str,
-        context: TraceContext,
-        parent: str,
-        times: tuple[float, float],
-        *,
-        kind: SpanKind,
-        error: str,
-        about: Mapping[str, Any],
-    ) -> None:
-        if len(self._spans) >= MOST_SPANS:
-            return
-        above = TraceContext.parse(parent)
-        span: dict[str, Any] = {
-            "traceId": context.trace_id,
-            "spanId": context.span_id,
-            "name": name,
-            "kind": int(kind),
-            "startTimeUnixNano": str(int(times[0] * 1e9)),
-            "endTimeUnixNano": str(int(times[1] * 1e9)),
-            "attributes": _attributes(about),
-        }
-        if above:
-            span["parentSpanId"] = above.span_id
-        if error:
-            span["status"] = {"code": _ERROR, "message": error[:500]}
-        self._spans.append(span)
+
+def _nanoseconds(seconds: float) -> str:
+    return str(int(seconds * 1e9))
 
 
 def _body(resource: Mapping[str, str], spans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -264,3 +354,7 @@ def _post(url: str, body: bytes) -> None:
     )
     with urllib.request.urlopen(request, timeout=SEND_SECONDS) as answer:  # noqa: S310 - as above
         answer.read()
+
+
+OFF: Final = Tracer("off", endpoint=None)
+"""Gathers nothing; for whoever is given no tracer."""

@@ -136,6 +136,7 @@ class Renewals:
                 labels=job.labels,
                 jit_config=registration.jit_config,
                 registration_token=registration.registration_token,
+                traceparent=job.traceparent,
             )
             self._store.put(config, now=self._clock())
         except (GitHubError, RunnerStoreError) as error:

@@ -42,6 +42,7 @@ from runsfleet_runtime.jobs.ports import (
 from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
+from runsfleet_runtime.telemetry.traces import trace_id_of
 
 log = get_logger("termination")
 
@@ -214,7 +215,8 @@ class Reports:
             return False
         if not deletes and not self._is_forgotten(report):
             raise RecordUnknownError(f"{report.instance_id}: its configuration is there still")
-        if not self._events.send(RerunMessage(job_id=report.job_id), delay=_RERUN_SECONDS):
+        rerun = RerunMessage(job_id=report.job_id, traceparent=report.traceparent)
+        if not self._events.send(rerun, delay=_RERUN_SECONDS):
             raise RecordUnknownError("the events queue did not take the re-run")
         return True
 
@@ -338,7 +340,12 @@ class Reports:
 
 
 def _bound(report: RunnerReport) -> AbstractContextManager[None]:
-    return bound(job_id=report.job_id, instance_id=report.instance_id, dispatch=report.dispatch)
+    return bound(
+        job_id=report.job_id,
+        instance_id=report.instance_id,
+        dispatch=report.dispatch,
+        **trace_id_of(report.traceparent),
+    )
 
 
 def _is_owned(record: JobRecord, report: RunnerReport) -> bool:

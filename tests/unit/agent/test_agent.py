@@ -27,6 +27,7 @@ from runsfleet_runtime.agent.package import BakedRunner, RunnerPackages
 from runsfleet_runtime.agent.vitals import Vitals
 from runsfleet_runtime.contract.messages import ReportStatus, RunnerReport
 from runsfleet_runtime.telemetry.log import configure
+from runsfleet_runtime.telemetry.traces import OFF, TraceContext, Tracer
 from tests.unit.agent.fakes import (
     FILENAME,
     INSTANCE_ID,
@@ -46,6 +47,7 @@ from tests.unit.agent.fakes import (
     runner_config,
     runner_script,
 )
+from tests.unit.telemetry.collector import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +107,7 @@ class World:
         self.bounds: dict[str, float] = {}
         self.standby = False
         self.renewal_timeout = 0.2
+        self.tracer = OFF
 
     def run(self) -> ReportStatus:
         mask = Masker()
@@ -143,6 +146,7 @@ class World:
                 clock=self.clock,
                 draw=lambda: 0.0,
                 mask=mask,
+                tracer=self.tracer,
                 **self.bounds,
             ),
             logs=logs,
@@ -157,6 +161,7 @@ class World:
             standby=self.standby,
             machine=self.machine,
             renewal_timeout=self.renewal_timeout,
+            tracer=self.tracer,
         )
 
     @property
@@ -677,3 +682,55 @@ def test_a_stop_ends_the_wait_for_a_renewal(tmp_path: Path) -> None:
     assert world.run() is ReportStatus.INTERRUPTED
     stop.join()
     assert world.instances.terminated == [INSTANCE_ID]
+
+
+def test_a_life_is_told_as_spans_of_its_jobs_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each step and the job stand below the agent's span, which belongs to the dispatch."""
+    configure(service="agent")
+    dispatch = TraceContext("a" * 32, "b" * 16)
+    world = World(tmp_path, traceparent=dispatch.traceparent)
+    with serve() as endpoint:
+        world.tracer = Tracer("agent", endpoint=endpoint.url)
+        assert world.run() is ReportStatus.SUCCESS
+        spans = {span.name: span for span in endpoint.spans()}
+    assert set(spans) == {"agent", "configuration", "package", "registration", "job"}
+    agent = spans.pop("agent")
+    assert (agent.trace_id.hex(), agent.parent_span_id.hex()) == ("a" * 32, "b" * 16)
+    assert {span.parent_span_id for span in spans.values()} == {agent.span_id}
+    for span in spans.values():
+        assert span.start_time_unix_nano <= span.end_time_unix_nano <= agent.end_time_unix_nano
+    assert spans["package"].end_time_unix_nano <= spans["job"].start_time_unix_nano
+    told = {report.traceparent for report in world.reports.sent}
+    assert told == {TraceContext("a" * 32, agent.span_id.hex()).traceparent}
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    of_trace = {line["message"] for line in lines if line.get("trace_id") == "a" * 32}
+    assert {"configured", "job started", "ending", "terminating"} <= of_trace
+
+
+def test_an_instance_without_a_configuration_has_a_trace_of_its_own(tmp_path: Path) -> None:
+    """What became of an instance that nobody configured can be seen too."""
+    world = World(tmp_path)
+    world.config_timeout = 0.1
+    world.configurations = FakeConfigurations(None)
+    with serve() as endpoint:
+        world.tracer = Tracer("agent", endpoint=endpoint.url)
+        assert world.run() is ReportStatus.BOOTSTRAP_FAILED
+        (agent,) = endpoint.spans()
+    assert agent.parent_span_id == b""
+    assert agent.status.message == world.last.error != ""
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "hangs"])
+def test_a_collector_in_trouble_holds_up_no_end(tmp_path: Path, trouble: str) -> None:
+    """The job's ending and the instance's are as they would be without traces."""
+    world = World(tmp_path)
+    with serve() as endpoint:
+        endpoint.status = 503
+        if trouble == "hangs":
+            endpoint.hold.clear()
+        world.tracer = Tracer("agent", endpoint=endpoint.url)
+        assert world.run() is ReportStatus.SUCCESS
+        assert world.instances.terminated == [INSTANCE_ID]
+    assert any("spans not sent" in line for line in world.log_service.lines())

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from google.protobuf import json_format
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from runsfleet_runtime.telemetry.traces import MOST_SPANS, SpanKind, TraceContext, Tracer
-
-
-def read(body: bytes) -> Any:
-    """Read a body as a collector does: ids are hexadecimal there, base64 in protobuf's JSON."""
-    content = json.loads(body)
-    for group in content["resourceSpans"]:
-        for scope in group["scopeSpans"]:
-            for span in scope["spans"]:
-                for key in ("traceId", "spanId", "parentSpanId"):
-                    if key in span:
-                        span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
-    return json_format.ParseDict(content, ExportTraceServiceRequest())
+from runsfleet_runtime.telemetry.log import configure, get_logger
+from runsfleet_runtime.telemetry.traces import (
+    MOST_SPANS,
+    SpanKind,
+    TraceContext,
+    Tracer,
+    trace_id_of,
+)
+from tests.unit.telemetry.collector import read, serve
 
 
 class Collector:
@@ -163,39 +153,56 @@ def test_spans_are_bounded() -> None:
     assert len(collector.spans()) == MOST_SPANS
 
 
-@pytest.fixture
-def endpoint() -> Iterator[tuple[str, list[bytes]]]:
-    """Serve an OTLP endpoint on this machine."""
-    received: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            assert self.headers["Content-Type"] == "application/json"
-            received.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", received
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_spans_arrive_over_http(endpoint: tuple[str, list[bytes]]) -> None:
+def test_spans_arrive_over_http() -> None:
     """As JSON, at the path that OTLP names."""
-    url, received = endpoint
-    tracer = Tracer("agent", endpoint=url)
-    with tracer.span("job"):
-        pass
-    tracer.flush()
-    assert read(received[0]).resource_spans[0].scope_spans[0].spans[0].name == "job"
+    with serve() as endpoint:
+        tracer = Tracer("agent", endpoint=endpoint.url)
+        with tracer.span("job"):
+            pass
+        tracer.flush()
+        assert [(service, span.name) for service, span in endpoint.told()] == [
+            ("runsfleet-agent", "job")
+        ]
+
+
+def test_a_collector_that_hangs_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it takes nobody waits for longer than the bound, and the log says so."""
+    configure(service="dispatch")
+    with serve() as endpoint:
+        endpoint.hold.clear()
+        tracer = Tracer("dispatch", endpoint=endpoint.url)
+        with tracer.span("dispatch"):
+            pass
+        tracer.flush()
+        assert endpoint.spans() == []
+    line = json.loads(capsys.readouterr().out)
+    assert (line["message"], line["spans"]) == ("spans not sent", 1)
+
+
+def test_moments_of_a_batch_are_told_apart() -> None:
+    """Spans that go on at the same time keep their own events; others' events are nobody's."""
+    collector = Collector()
+    first, second = (collector.tracer.begin("dispatch", job_id=n) for n in (1, 2))
+    collector.tracer.event(second, "launched", instance_id="i-1")
+    collector.tracer.event("", "launched")
+    collector.tracer.end(first, error="no capacity")
+    collector.tracer.end(first)
+    one, two = collector.spans()
+    assert (one.status.message, list(one.events)) == ("no capacity", [])
+    (event,) = two.events
+    assert (event.name, event.attributes[0].value.string_value) == ("launched", "i-1")
+    assert two.start_time_unix_nano < event.time_unix_nano < two.end_time_unix_nano
+
+
+def test_log_lines_within_carry_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that a trace leads to its log and back."""
+    configure(service="dispatch")
+    collector = Collector()
+    with collector.tracer.span("dispatch") as traceparent:
+        get_logger("dispatch").info("claimed")
+    line = json.loads(capsys.readouterr().out)
+    assert traceparent.split("-")[1] == line["trace_id"]
+    assert trace_id_of(traceparent) == {"trace_id": line["trace_id"]}
 
 
 def test_tracing_that_is_off_loads_no_http() -> None:
