@@ -242,7 +242,7 @@ def test_lost_message_is_replaced_by_one_that_no_queue_takes_for_a_repetition() 
     assert first.deduplication_id != observed.pending.deduplication_id
 
 
-@pytest.mark.parametrize("status", set(JobStatus) - {JobStatus.QUEUED})
+@pytest.mark.parametrize("status", sorted(set(JobStatus) - {JobStatus.QUEUED}))
 def test_only_a_queued_job_has_a_message_to_lose(status: JobStatus) -> None:
     """Somebody claimed it meanwhile."""
     world = World(record(status))
