@@ -76,6 +76,8 @@ FREE: Final = frozenset(
         "AWS::EC2::SubnetRouteTableAssociation",
         "AWS::EC2::VPC",
         "AWS::EC2::VPCGatewayAttachment",
+        "AWS::SSM::Document",
+        "AWS::SSM::Parameter",
     }
 )
 

@@ -6,6 +6,7 @@ own. See ``docs/constructs.md``.
 
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
+from runsfleet_constructs.cost_options import CostOptions
 from runsfleet_constructs.dispatch_function import DispatchFunction
 from runsfleet_constructs.ec2_events import Ec2Events
 from runsfleet_constructs.events_function import EventsFunction
@@ -41,6 +42,7 @@ __all__ = [
     "DEFAULT_SCHEDULES",
     "BreakerOptions",
     "ConfigStore",
+    "CostOptions",
     "DispatchFunction",
     "Ec2Events",
     "EventsFunction",

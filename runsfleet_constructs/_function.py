@@ -27,6 +27,7 @@ class FleetFunction(Construct):
         function: The function.
         role: Its role; holds only what the subclass grants, and writing to ``log_group``.
         log_group: Its logs.
+        memory_mib: Its memory.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class FleetFunction(Construct):
         options: FunctionOptions,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.memory_mib = memory_mib
         self.log_group = logs.LogGroup(
             self,
             "Logs",

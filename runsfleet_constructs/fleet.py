@@ -18,6 +18,7 @@ from runsfleet_constructs._checks import check_fleet_name, check_otlp_endpoint
 from runsfleet_constructs._grants import allow
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
+from runsfleet_constructs.cost_options import CostOptions
 from runsfleet_constructs.dispatch_function import DispatchFunction
 from runsfleet_constructs.ec2_events import Ec2Events
 from runsfleet_constructs.events_function import EventsFunction
@@ -40,6 +41,7 @@ from runsfleet_constructs.ssh_access import SshAccess
 from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore
+from runsfleet_runtime.contract.tags import Tag
 
 
 @jsii.implements(ec2.IConnectable)
@@ -80,6 +82,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         health_route: Whether anybody may ask ``GET /health`` for counts and times, throttled;
             default yes.
         housekeeping: When the sweeps are due, where not as ``DEFAULT_SCHEDULES`` says.
+        cost: Time zone and topic of the daily cost report; by default UTC, and nobody is told.
         function_architecture: Processor of the functions; default arm64. The context
             ``runsfleet:function_architecture`` overrides it.
         log_retention: How long logs are kept; default one month.
@@ -151,6 +154,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         breaker: BreakerOptions | None = None,
         health_route: bool = True,
         housekeeping: HousekeepingSchedules | None = None,
+        cost: CostOptions | None = None,
         function_architecture: lambda_.Architecture | None = None,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
@@ -243,11 +247,32 @@ class RunnerFleet(FleetMetricMethods, Construct):
         )
         self.termination = TerminationFunction(self, "Termination", **common)
         self.events = EventsFunction(self, "Events", breaker=breaker, **common)
+        cost = cost or CostOptions()
+        sessions = self.instances.sessions
         self.housekeeping = HousekeepingFunction(
-            self, "Housekeeping", cache=self.cache, labels=labels, spot=spot, **common
+            self,
+            "Housekeeping",
+            cache=self.cache,
+            labels=labels,
+            spot=spot,
+            cost=cost,
+            others=(self.intake, self.dispatch, self.termination, self.events),
+            log_groups=(
+                self.instances.log_group,
+                self.intake.access_log,
+                *(() if sessions is None else (sessions.log_group,)),
+            ),
+            **common,
         )
         self.ec2_events = Ec2Events(self, "Ec2Events", queues=self.queues)
-        self.sweeps = Housekeeping(self, "Sweeps", queues=self.queues, schedules=housekeeping)
+        self.sweeps = Housekeeping(
+            self,
+            "Sweeps",
+            queues=self.queues,
+            schedules=housekeeping,
+            cost_zone=cost.time_zone,
+        )
+        cdk.Tags.of(self).add(Tag.FLEET.value, self.fleet_name)
 
     @property
     def webhook_url(self) -> str:

@@ -22,6 +22,7 @@ from runsfleet_constructs.fleet import RunnerFleet
 
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _RUNBOOKS = "docs/runbooks.md"
+_COMPOSITE_WORTH = 5  # in alarms; 0.50 USD a month (Amazon CloudWatch pricing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,9 @@ class FleetAlarms(Construct):
             alarm.add_alarm_action(action)
             alarm.add_ok_action(action)
         self.unhealthy = self._composite([self.alarms[r.alarm] for r in rules if r.is_critical])
+        fleet.housekeeping.add_alarms(
+            len(self.alarms) + (0 if self.unhealthy is None else _COMPOSITE_WORTH)
+        )
 
     def _own_topic(self, key: kms.IKey | None) -> sns.Topic:
         cloudwatch_itself = iam.ServicePrincipal("cloudwatch.amazonaws.com")

@@ -181,6 +181,17 @@ class FleetTables(Construct):
         """
         return allow(grantee, ["dynamodb:BatchGetItem"], [self.instances.table_arn])
 
+    def grant_report_cost(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to find what ran on a day, and the jobs that ended.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        by_status = f"{self.jobs.table_arn}/index/{JobIndex.BY_STATUS.value}"
+        by_day = f"{self.instances.table_arn}/index/{InstanceIndex.BY_DAY.value}"
+        allow(grantee, ["dynamodb:BatchGetItem"], [self.jobs.table_arn])
+        return allow(grantee, ["dynamodb:Query"], [by_status, by_day])
+
     def grant_record_instances(self, grantee: iam.IGrantable) -> iam.Grant:
         """Allow a principal to record what it launched.
 

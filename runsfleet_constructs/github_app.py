@@ -169,6 +169,12 @@ class GitHubApp:
         self.runner_group_id = runner_group_id
         self.registration_token_fallback = registration_token_fallback
 
+    @property
+    def managed_secrets(self) -> int:
+        """How many of its secrets are in Secrets Manager, which bills each of them."""
+        sources = (self.app, self.webhook)
+        return sum(source.reference.startswith("secretsmanager:") for source in sources)
+
     def environment(self) -> dict[str, Any]:
         """Return the fields that tell the runtime how to talk to GitHub."""
         return {

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import aws_cdk as cdk
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from runsfleet_constructs._function import FleetFunction
+from runsfleet_constructs._grants import allow
 from runsfleet_constructs._records import grant_records, records_environment
 from runsfleet_constructs.caps import RunnerCaps
+from runsfleet_constructs.cost_options import CostOptions
 from runsfleet_constructs.fleet_tables import FleetTables
 from runsfleet_constructs.function_options import FunctionAssets, FunctionOptions
 from runsfleet_constructs.github_app import GitHubApp
@@ -18,6 +25,7 @@ from runsfleet_constructs.runner_cache_bucket import RunnerCacheBucket
 from runsfleet_constructs.runner_config_store import RunnerConfigStore
 from runsfleet_constructs.runner_instances import RunnerInstances
 from runsfleet_runtime.contract.environment import HousekeepingEnvironment
+from runsfleet_runtime.contract.inventory import Inventory
 
 TIMEOUT = 300
 """Seconds; below the queue's visibility timeout (360 s). A sweep pages through 15,000 instances."""
@@ -47,6 +55,9 @@ class HousekeepingFunction(FleetFunction):
         limits: The fleet's limits.
         caps: How many runners may exist at once.
         spot: Whether spot is used when a label does not say; default yes.
+        cost: What the daily cost report is configured with.
+        others: The fleet's other functions, whose cost is reported too.
+        log_groups: The fleet's other log groups, likewise.
         options: The functions' options.
     """
 
@@ -67,9 +78,29 @@ class HousekeepingFunction(FleetFunction):
         limits: FleetLimits | None = None,
         caps: RunnerCaps | None = None,
         spot: bool = True,
+        cost: CostOptions | None = None,
+        others: Sequence[FleetFunction] = (),
+        log_groups: Sequence[logs.ILogGroup] = (),
         options: FunctionOptions | None = None,
     ) -> None:
-        limits = limits or FleetLimits()
+        limits, cost = limits or FleetLimits(), cost or CostOptions()
+        self._inventory = Inventory(
+            functions={other.function.function_name: other.memory_mib for other in others},
+            log_groups=tuple(
+                group.log_group_name for group in (*(o.log_group for o in others), *log_groups)
+            ),
+            tables=(tables.circuit_state.table_name, tables.audit.table_name),
+            secrets=github.managed_secrets,
+            alarms=0,
+        )
+        # beside the function, whose construct does not exist yet
+        self._parameter = ssm.CfnParameter(
+            scope,
+            f"{construct_id}Inventory",
+            type="String",
+            value=self._inventory.to_json(),
+            description="runsfleet: what the cost report measures",
+        )
         self.environment = HousekeepingEnvironment(
             spot=spot,
             leases_table=tables.leases.table_name,
@@ -83,6 +114,8 @@ class HousekeepingFunction(FleetFunction):
             idle_timeout_seconds=limits.idle_timeout_seconds,
             config_timeout_seconds=limits.config_timeout_seconds,
             lifetime_seconds=limits.lifetime_seconds,
+            cost_inventory=self._parameter.ref,
+            **cost.environment(),
             **instances.offer(),
             **(labels or LabelOptions()).to_environment(),
             **records_environment(
@@ -114,3 +147,37 @@ class HousekeepingFunction(FleetFunction):
         queues.grant_redrive(self.role)
         cache.grant_sweep(self.role)
         instances.grant_sweep(self.role)
+        self._grant_cost_report(cost, tables=tables, cache=cache)
+
+    def add_alarms(self, count: int) -> None:
+        """Let the cost report count alarms.
+
+        Args:
+            count: How many more; a composite alarm is billed as five.
+        """
+        self._inventory = replace(self._inventory, alarms=self._inventory.alarms + count)
+        self._parameter.value = self._inventory.to_json()
+
+    def _grant_cost_report(
+        self, cost: CostOptions, *, tables: FleetTables, cache: RunnerCacheBucket
+    ) -> None:
+        parameter = cdk.Stack.of(self).format_arn(
+            service="ssm", resource="parameter", resource_name=self._parameter.ref
+        )
+        allow(self.role, ["ssm:GetParameter"], [parameter])
+        tables.grant_report_cost(self.role)
+        cache.grant_report_cost(self.role)
+        allow(
+            self.role,
+            [
+                "cloudwatch:GetMetricData",
+                "cloudwatch:GetMetricStatistics",
+                "cloudwatch:ListMetrics",
+                "ec2:DescribeSpotPriceHistory",
+                "pricing:GetProducts",
+            ],
+            ["*"],
+            wildcard="AWS knows no narrower permission to read prices and metrics",
+        )
+        if cost.topic is not None:
+            allow(self.role, ["sns:Publish"], [cost.topic.topic_arn])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import aws_cdk as cdk
 import jsii
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_scheduler as scheduler
@@ -36,8 +37,10 @@ DEFAULT_SCHEDULES: Mapping[HousekeepingTask, str] = {
     HousekeepingTask.SLOTS: "rate(1 hour)",
     HousekeepingTask.OLD_JOBS: "cron(0 2 * * ? *)",
     HousekeepingTask.RUNNER_VERSIONS: "cron(0 6 * * ? *)",
+    # what people read
+    HousekeepingTask.COST_REPORT: "cron(0 9 * * ? *)",
 }
-"""When each sweep is due, in UTC."""
+"""When each sweep is due, in UTC; the cost report in the time zone of its days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +73,20 @@ class HousekeepingSchedules:
                 findings.add(f"a sweep is one of {', '.join(HousekeepingTask)}, got {name!r}")
         findings.raise_all()
 
-    def expressions(self) -> dict[HousekeepingTask, scheduler.ScheduleExpression]:
-        """Return the schedule of each sweep that is not dropped."""
+    def expressions(
+        self, *, cost_zone: cdk.TimeZone | None = None
+    ) -> dict[HousekeepingTask, scheduler.ScheduleExpression]:
+        """Return the schedule of each sweep that is not dropped.
+
+        Args:
+            cost_zone: Time zone of the cost report's usual schedule; default UTC.
+        """
         changes = {HousekeepingTask(name): change for name, change in self.changes.items()}
         found: dict[HousekeepingTask, scheduler.ScheduleExpression] = {}
         for task, default in DEFAULT_SCHEDULES.items():
-            expression = changes.get(task, scheduler.ScheduleExpression.expression(default))
+            zone = cost_zone if task is HousekeepingTask.COST_REPORT else None
+            usual = scheduler.ScheduleExpression.expression(default, zone)
+            expression = changes.get(task, usual)
             if expression is not None:
                 found[task] = expression
         return found
@@ -92,6 +103,7 @@ class Housekeeping(Construct):
         construct_id: Id.
         queues: The fleet's queues.
         schedules: When the sweeps are due; by default as ``DEFAULT_SCHEDULES`` says.
+        cost_zone: Time zone of the cost report's usual schedule; default UTC.
 
     Attributes:
         group: Group of the schedules.
@@ -106,6 +118,7 @@ class Housekeeping(Construct):
         *,
         queues: JobQueues,
         schedules: HousekeepingSchedules | None = None,
+        cost_zone: cdk.TimeZone | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         schedules = schedules or HousekeepingSchedules()
@@ -129,7 +142,7 @@ class Housekeeping(Construct):
                 schedule_group=self.group,
                 target=_SweepTarget(queues.housekeeping, self.role, task),
             )
-            for task, expression in schedules.expressions().items()
+            for task, expression in schedules.expressions(cost_zone=cost_zone).items()
         }
 
 

@@ -10,7 +10,11 @@ from constructs import Construct
 
 from runsfleet_constructs._acknowledge import acknowledge
 from runsfleet_constructs._grants import allow, allow_key
-from runsfleet_runtime.contract.paths import ARCHIVED_JOBS_PREFIX, KEPT_REPORTS_PREFIX
+from runsfleet_runtime.contract.paths import (
+    ARCHIVED_JOBS_PREFIX,
+    COST_REPORTS_PREFIX,
+    KEPT_REPORTS_PREFIX,
+)
 
 RUNNER_PREFIX = "runners/"
 """Beginning of the keys that instances may read and write (``contract.paths``)."""
@@ -19,12 +23,13 @@ KEPT_DAYS = 30
 """GitHub refuses a runner 30 days after its successor's release, so nothing older is of use."""
 
 ARCHIVED_DAYS = 400
-"""Records of old jobs: a year, and the month in which one asks for it."""
+"""Records of old jobs and cost reports: a year, and the month in which one asks for it."""
 
 _LIFETIMES = {
     RUNNER_PREFIX: KEPT_DAYS,
     KEPT_REPORTS_PREFIX: KEPT_DAYS,
     ARCHIVED_JOBS_PREFIX: ARCHIVED_DAYS,
+    COST_REPORTS_PREFIX: ARCHIVED_DAYS,
 }
 
 
@@ -127,4 +132,17 @@ class RunnerCacheBucket(Construct):
             ["s3:PutObject"],
             [self.bucket.arn_for_objects(f"{ARCHIVED_JOBS_PREFIX}*")],
             wildcard="a batch of records is an object of its own",
+        )
+
+    def grant_report_cost(self, grantee: iam.IGrantable) -> iam.Grant:
+        """Allow a principal to write cost reports, and to read those of earlier days.
+
+        Args:
+            grantee: Who may; the housekeeping function.
+        """
+        return allow(
+            grantee,
+            ["s3:GetObject", "s3:PutObject"],
+            [self.bucket.arn_for_objects(f"{COST_REPORTS_PREFIX}*")],
+            wildcard="each day has files of its own",
         )

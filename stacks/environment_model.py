@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from runsfleet_constructs._checks import check_otlp_endpoint
+from runsfleet_constructs.cost_options import is_zone
 from runsfleet_constructs.labels import MOST_CPU, LabelAlias, LabelImage, LabelOptions
 from runsfleet_constructs.runner_image import WINDOWS_SERVER_2022
 from runsfleet_constructs.runner_network import DEFAULT_CIDR, NARROWEST_PREFIX, WIDEST_PREFIX
@@ -83,6 +84,12 @@ def _secret_name(value: str) -> str:
     return value
 
 
+def _zone(value: str) -> str:
+    if not is_zone(value):
+        raise ValueError("must be a time zone like Europe/Berlin")
+    return value
+
+
 Account = Annotated[str, StringConstraints(pattern=r"^\d{12}$"), BeforeValidator(_account)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
 Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -97,6 +104,10 @@ Schedule = Annotated[
     str, StringConstraints(pattern=r"^(rate\([1-9]\d* (minutes?|hours?|days?)\)|cron\([^()]+\))$")
 ]
 OtlpEndpoint = Annotated[str, AfterValidator(check_otlp_endpoint)]
+Zone = Annotated[str, AfterValidator(_zone)]
+TopicArn = Annotated[
+    str, StringConstraints(pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")
+]
 RootDevice = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9]+$")]
 # YAML has text only; strict mode would ask for the enum itself
 Level = Annotated[RunnerLevel, Field(strict=False)]
@@ -249,6 +260,14 @@ class HousekeepingPart(_Part):
     schedules: dict[Sweep, Schedule | Literal[False]] = {}
 
 
+class CostPart(_Part):
+    """The daily cost report."""
+
+    zone: Zone = "UTC"
+    topic_arns: dict[Region, TopicArn] = {}
+    self_hosted_usd_per_minute: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
 class VpcPart(_Part):
     """A network that exists already."""
 
@@ -309,6 +328,7 @@ class EnvironmentFile(_Part):
     limits: LimitsPart = LimitsPart()
     breaker: BreakerPart = BreakerPart()
     housekeeping: HousekeepingPart = HousekeepingPart()
+    cost: CostPart = CostPart()
     network: NetworkPart = NetworkPart()
     functions: FunctionsPart = FunctionsPart()
     data: DataPart = DataPart()
@@ -327,5 +347,11 @@ class EnvironmentFile(_Part):
             raise ValueError(
                 f"network.vpcs has {', '.join(strange)}, which is none of regions; "
                 "add the region or remove the network"
+            )
+        strange = sorted(set(self.cost.topic_arns) - set(self.regions))
+        if strange:
+            raise ValueError(
+                f"cost.topic_arns has {', '.join(strange)}, which is none of regions; "
+                "add the region or remove the topic"
             )
         return self

@@ -9,10 +9,12 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_scheduler as scheduler
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from runsfleet_constructs import (
     BreakerOptions,
+    CostOptions,
     FleetLimits,
     GitHubApp,
     GitHubAppOptions,
@@ -143,6 +145,7 @@ class FleetStack(cdk.Stack):
                     for task, schedule in environment.housekeeping.schedules.items()
                 },
             ),
+            cost=_cost(self, environment, env.region),
             function_architecture=_ARCHITECTURES[environment.functions.architecture],
             log_retention=_RETENTION[environment.functions.log_retention_days],
             removal_policy=_REMOVAL[data.removal_policy],
@@ -219,6 +222,16 @@ def _ssh(scope: Construct, part: SshPart) -> SshAccess:
     ]
     key_pair = ec2.KeyPair.from_key_pair_name(scope, "SshKey", part.key_pair)
     return SshAccess(key_pair=key_pair, peers=peers)
+
+
+def _cost(scope: Construct, environment: EnvironmentFile, region: str | None) -> CostOptions:
+    part = environment.cost
+    arn = part.topic_arns.get(region or "")
+    return CostOptions(
+        zone=part.zone,
+        topic=None if arn is None else sns.Topic.from_topic_arn(scope, "CostTopic", arn),
+        self_hosted_usd_per_minute=part.self_hosted_usd_per_minute,
+    )
 
 
 def _vpc(scope: Construct, environment: EnvironmentFile, region: str | None) -> ec2.IVpc:

@@ -405,6 +405,7 @@ def housekeeping() -> HousekeepingFunction:
     parts = Parts(
         environment=environment,
         client=client,
+        price_list=_price_list,
         github=cache(lambda: _github(environment)),
         runners=cache(lambda: _runner_store(environment)),
         records=cache(lambda: DynamoDBJobReader(client("dynamodb"), environment.jobs_table)),
@@ -416,6 +417,7 @@ def housekeeping() -> HousekeepingFunction:
         clock=time.time,
         jitter=random.random,
         new_id=_new_id,
+        environ=os.environ,
     )
     runner = TaskRunner(
         leases=DynamoDBLeases(client("dynamodb"), environment.leases_table),
@@ -424,6 +426,14 @@ def housekeeping() -> HousekeepingFunction:
         new_id=_new_id,
     )
     return HousekeepingFunction(runner, lambda name: make(name, parts), metrics, tracer)
+
+
+def _price_list() -> Any:
+    from runsfleet_runtime.cost.aws_prices import pricing_region
+
+    session, config = _session()
+    region = pricing_region(os.environ.get("AWS_REGION", ""))
+    return session.create_client("pricing", region_name=region, config=config)
 
 
 @cache

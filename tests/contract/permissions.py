@@ -20,6 +20,12 @@ PACKAGE = "runsfleet_runtime"
 SERVICES = ("dynamodb", "ec2", "logs", "s3", "secretsmanager", "sqs", "ssm")
 """Adapters are modules named for their service."""
 
+OTHER_ADAPTERS = {"aws_prices": "ec2", "aws_topic": "sns", "aws_usage": "cloudwatch"}
+"""Those that are named for what they do, and the service that they call."""
+
+CLIENTS = {"ec2": "ec2", "pricing": "pricing"}
+"""Names of clients that tell their service, in an adapter of several."""
+
 TRANSACTION_PARTS = {
     "ConditionCheck": "dynamodb:ConditionCheckItem",
     "Delete": "dynamodb:DeleteItem",
@@ -99,7 +105,7 @@ class Code:
         return {
             action
             for module, node in self.running
-            if (service := module.rpartition(".")[2]) in SERVICES
+            if (service := _service(module.rpartition(".")[2]))
             for action in _actions(service, node)
         }
 
@@ -156,24 +162,35 @@ def _definitions(tree: ast.Module, mentioned: set[str]) -> Iterator[ast.AST]:
                     yield part
 
 
-def _actions(service: str, tree: ast.AST) -> Iterator[str]:
+def _service(module: str) -> str | None:
+    return module if module in SERVICES else OTHER_ADAPTERS.get(module)
+
+
+def _actions(default: str, tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             method = node.func.attr
+            service = CLIENTS.get(_name(node.func.value), default)
+            if method == "get_paginator" and isinstance(node.args[0], ast.Constant):
+                method = str(node.args[0].value)
             if method != "client" and _is_client(node.func.value):
                 camel = "".join(word.capitalize() for word in method.split("_"))
                 yield from ACTIONS.get((service, method), (f"{service}:{camel}",))
-        elif isinstance(node, ast.Dict) and service == "dynamodb":
+        elif isinstance(node, ast.Dict) and default == "dynamodb":
             keys = (key.value for key in node.keys if isinstance(key, ast.Constant))
             yield from (TRANSACTION_PARTS[k] for k in keys if k in TRANSACTION_PARTS)
 
 
 def _is_client(node: ast.expr) -> bool:
     """Whether an expression is a botocore client: ``client``, ``self._client``, ``clients(…)``."""
+    return _name(node) in ("client", "clients", *CLIENTS)
+
+
+def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Call):
         node = node.func
     name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
-    return name.lstrip("_") in ("client", "clients")
+    return name.lstrip("_")
 
 
 def _mentioned(tree: ast.AST) -> Iterator[str]:

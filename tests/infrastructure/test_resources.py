@@ -125,7 +125,7 @@ def test_cache_bucket_is_private_and_forgets(dev: Template) -> None:
     assert "BucketEncryption" in properties
     rules = properties["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert days == {"runners/": 30, "reports/": 30, "jobs/": 400}
+    assert days == {"runners/": 30, "reports/": 30, "jobs/": 400, "cost/": 400}
     statements = dev.only("AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert any(s["Effect"] == "Deny" for s in statements)
 
@@ -236,7 +236,10 @@ def test_no_custom_resource_and_no_secret(dev: Template, parameters: Template) -
     for template in (dev, parameters):
         types = {r["Type"] for r in template.resources.values()}
         assert not [t for t in types if t.startswith(("Custom::", "AWS::CloudFormation::Custom"))]
-        assert not types & {"AWS::SecretsManager::Secret", "AWS::SSM::Parameter"}
+        assert "AWS::SecretsManager::Secret" not in types
+        # the one parameter tells what the fleet is made of
+        (parameter,) = template.of_type("AWS::SSM::Parameter").values()
+        assert "HousekeepingInventory" in construct_path(parameter)
         assert not re.search(r"BEGIN [A-Z ]*PRIVATE KEY|ghs_|ghp_", str(template.body))
 
 

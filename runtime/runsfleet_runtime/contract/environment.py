@@ -409,6 +409,12 @@ class HousekeepingEnvironment(RecordsEnvironment, LabelEnvironment):
         idle_timeout_seconds: A runner without a job ends after this.
         config_timeout_seconds: An instance without a configuration ends after this.
         lifetime_seconds: Longest life of an instance, by its watchdog.
+        cost_zone: Time zone whose days the cost report is about, such as ``Europe/Berlin``.
+        cost_topic_arn: SNS topic that is told what a day cost; nobody is when ``None``.
+        self_hosted_usd_per_minute: What GitHub charges for minutes on runners of one's own.
+        cost_inventory: Name of the parameter that holds the fleet's
+            :class:`~runsfleet_runtime.contract.inventory.Inventory`. It would not fit in here:
+            all variables of a function may take 4 KB.
     """
 
     leases_table: str
@@ -419,6 +425,10 @@ class HousekeepingEnvironment(RecordsEnvironment, LabelEnvironment):
     idle_timeout_seconds: int = 600
     config_timeout_seconds: int = 300
     lifetime_seconds: int = 8 * 3600
+    cost_zone: str = "UTC"
+    cost_topic_arn: str | None = None
+    self_hosted_usd_per_minute: float = 0.0
+    cost_inventory: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -172,6 +172,7 @@ class HousekeepingTask(StrEnum):
     UNANNOUNCED_JOBS = "unannounced_jobs"
     RERUNS = "reruns"
     SLOTS = "slots"
+    COST_REPORT = "cost_report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

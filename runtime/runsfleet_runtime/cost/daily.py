@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from runsfleet_runtime.contract.metrics import Metric
-from runsfleet_runtime.cost.model import Day
+from runsfleet_runtime.cost.model import Day, time_zone
 from runsfleet_runtime.cost.ports import KeepsLedger, KeepsReports, MeasuresServices, Notifies
 from runsfleet_runtime.cost.prices import KnowsPrices
 from runsfleet_runtime.cost.reckon import reckon
@@ -91,7 +90,7 @@ class DailyReport:
         """
         settings, now = self._settings, self._clock()
         if day is None:
-            day = datetime.fromtimestamp(now, ZoneInfo(settings.zone)).date() - timedelta(days=1)
+            day = datetime.fromtimestamp(now, time_zone(settings.zone)).date() - timedelta(days=1)
         span = Day.of(day, settings.zone)
         instances = list(self._ledger.instances(span))
         cost = reckon(

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 from zoneinfo import ZoneInfo
+
+
+def time_zone(name: str) -> tzinfo:
+    """Return a time zone by its name; UTC also where there is no database of time zones.
+
+    Raises:
+        zoneinfo.ZoneInfoNotFoundError: If there is no such zone.
+    """
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +46,7 @@ class Day:
             >>> Day.of(date(2026, 3, 29), "Europe/Berlin").hours
             23.0
         """
-        at = ZoneInfo(zone)
+        at = time_zone(zone)
         start, end = (
             datetime.combine(day + timedelta(days=n), time(), at).timestamp() for n in (0, 1)
         )

@@ -12,6 +12,7 @@ from runsfleet_runtime.housekeeping import github_tasks
 
 if TYPE_CHECKING:
     from runsfleet_runtime.contract.environment import HousekeepingEnvironment
+    from runsfleet_runtime.cost.daily import DailyReport
     from runsfleet_runtime.github.gateway import GitHubGateway
     from runsfleet_runtime.housekeeping.dynamodb import DynamoDBConfigurations
     from runsfleet_runtime.housekeeping.ec2 import Ec2FleetInstances
@@ -36,6 +37,7 @@ class Parts:
     Attributes:
         environment: The function's environment.
         client: Makes the client of an AWS service.
+        price_list: Makes the client of AWS's price list, which answers in a few regions only.
         github: Connects to GitHub.
         runners: The store of runner configurations.
         records: The jobs table.
@@ -45,10 +47,12 @@ class Parts:
         clock: Returns epoch seconds.
         jitter: Returns a random number in [0, 1).
         new_id: Returns a fresh unique id.
+        environ: Variables that Lambda sets.
     """
 
     environment: HousekeepingEnvironment
     client: Callable[[str], Any]
+    price_list: Callable[[], Any]
     github: Callable[[], GitHubGateway]
     runners: Callable[[], StoresRunnerConfig]
     records: Callable[[], ReadsJobs]
@@ -58,6 +62,7 @@ class Parts:
     clock: Callable[[], float]
     jitter: Callable[[], float]
     new_id: Callable[[], str]
+    environ: Mapping[str, str]
 
 
 def make(name: HousekeepingTask, parts: Parts) -> Task[Any]:
@@ -253,6 +258,62 @@ def _slots(parts: Parts) -> Task[Any]:
     )
 
 
+def _cost_report(parts: Parts) -> Task[Any]:
+    from runsfleet_runtime.housekeeping.cost_report import CostReports
+
+    return CostReports(lambda: _daily_report(parts), zone=parts.environment.cost_zone)
+
+
+def _daily_report(parts: Parts) -> DailyReport:
+    from runsfleet_runtime.cost.aws_prices import AwsPrices
+    from runsfleet_runtime.cost.aws_topic import SnsTopic
+    from runsfleet_runtime.cost.aws_usage import CloudWatchUsage
+    from runsfleet_runtime.cost.daily import DailyReport, ReportSettings
+    from runsfleet_runtime.cost.dynamodb import DynamoDBLedger
+    from runsfleet_runtime.cost.inventory import services
+    from runsfleet_runtime.cost.prices import ListedPrices
+    from runsfleet_runtime.cost.s3 import S3Reports
+    from runsfleet_runtime.cost.ssm import read_inventory
+
+    environment = parts.environment
+    inventory = read_inventory(parts.client("ssm"), environment.cost_inventory or "")
+    region = parts.environ.get("AWS_REGION", "")
+    topic = environment.cost_topic_arn
+    return DailyReport(
+        ReportSettings(
+            fleet=environment.fleet,
+            region=region,
+            zone=environment.cost_zone,
+            lifetime_seconds=environment.lifetime_seconds,
+            self_hosted_usd_per_minute=environment.self_hosted_usd_per_minute,
+        ),
+        ledger=DynamoDBLedger(
+            parts.client("dynamodb"),
+            instances_table=environment.instances_table,
+            jobs_table=environment.jobs_table,
+            lifetime_seconds=environment.lifetime_seconds,
+        ),
+        services=CloudWatchUsage(
+            parts.client("cloudwatch"),
+            fleet=environment.fleet,
+            services=services(inventory, environment, parts.environ),
+        ),
+        prices=lambda span: AwsPrices(
+            parts.price_list(),
+            parts.client("ec2"),
+            region=region,
+            start=span.start,
+            end=span.end,
+            listed=ListedPrices(region=region),
+            clock=parts.clock,
+        ),
+        reports=S3Reports(parts.client("s3"), environment.cache_bucket),
+        people=None if topic is None else SnsTopic(parts.client("sns"), topic),
+        metrics=parts.metrics,
+        clock=parts.clock,
+    )
+
+
 _MAKERS: Final[Mapping[HousekeepingTask, Callable[[Parts], Task[Any]]]] = {
     HousekeepingTask.ORPHANED_INSTANCES: _orphaned_instances,
     HousekeepingTask.UNCONFIRMED_LAUNCHES: _unconfirmed_launches,
@@ -265,5 +326,6 @@ _MAKERS: Final[Mapping[HousekeepingTask, Callable[[Parts], Task[Any]]]] = {
     HousekeepingTask.LEFTOVER_VOLUMES: _leftover_volumes,
     HousekeepingTask.LEFTOVER_INTERFACES: _leftover_interfaces,
     HousekeepingTask.SLOTS: _slots,
+    HousekeepingTask.COST_REPORT: _cost_report,
     **github_tasks.MAKERS,
 }

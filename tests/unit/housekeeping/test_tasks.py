@@ -50,10 +50,12 @@ def parts(store: ConfigStore) -> Parts:
             config_parameter_prefix="/runs-fleet/dev/runners",
         ),
         client=lambda service: object(),
+        price_list=object,
         metrics=Frame(),
         clock=lambda: NOW,
         jitter=lambda: 0.5,
         new_id=lambda: "id",
+        environ={},
         **other,
     )
 
