@@ -86,6 +86,10 @@ format: setup ## format, and repair what ruff can repair
 	@$(PY) -m ruff check --quiet --fix-only .
 	@$(PY) -m ruff format --quiet .
 
+.PHONY: docs
+docs: setup ## write the docs that are made from the code
+	@$(PY) -m tests.contract.metrics_page
+
 ##@ Building
 
 .PHONY: synth

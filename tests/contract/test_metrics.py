@@ -12,6 +12,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 
 from runsfleet_constructs import GitHubApp, Metric, RunnerFleet
 from runsfleet_runtime.contract.metrics import CATALOGUE, FLEET_DIMENSION, NAMESPACE, Emitter
+from tests.contract import metrics_page
 from tests.contract.permissions import code_of_builder
 from tests.infrastructure.templates import Template, synthesize
 
@@ -108,3 +109,10 @@ def test_wrong_kind_is_refused(tmp_path: Path) -> None:
             fleet.metrics.total(Metric.JOBS_QUEUED)
 
     synthesize(tmp_path, build)
+
+
+def test_the_page_of_metrics_is_up_to_date(tmp_path: Path) -> None:
+    """What operators read is what the fleet emits and watches; ``make docs`` writes it anew."""
+    assert metrics_page.PAGE.read_text(encoding="utf-8") == metrics_page.render(
+        metrics_page.synthesize_watched(tmp_path)
+    )
