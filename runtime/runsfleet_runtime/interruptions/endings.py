@@ -23,7 +23,7 @@ from runsfleet_runtime.github import GitHubError, Removal
 from runsfleet_runtime.interruptions.model import Done, Taken
 from runsfleet_runtime.interruptions.ports import ForgetsRunners, KnowsInstances, RemovesRunners
 from runsfleet_runtime.interruptions.reruns import Reruns
-from runsfleet_runtime.jobs.model import TERMINAL, JobRecord
+from runsfleet_runtime.jobs.model import TERMINAL, JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ClosesJobs, ReadsJobs
 from runsfleet_runtime.runners import RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
@@ -81,7 +81,7 @@ class Endings:
         """
         with bound(job_id=ended.job_id, run_id=ended.run_id, repository=ended.repository):
             record = self._records.get(ended.job_id)
-            if record is not None and record.rerun is not None:
+            if record is not None and record.rerun and record.status is not JobStatus.QUEUED:
                 self._reruns.settle(record, deadline=deadline)  # if it must wait, its turn comes
             elif not ended.runner_name.startswith(RUNNER_NAME_PREFIX):
                 self._cancel(ended, deadline)

@@ -299,20 +299,21 @@ class Reruns:
         is_ours = ended.runner_name.startswith(RUNNER_NAME_PREFIX)
         if not is_ours or ended.conclusion not in BROKEN_OFF or ended.run_attempt > 1:
             return Done()
-        if record is not None and record.status in {JobStatus.QUEUED, JobStatus.CLAIMED}:
-            return ComeBack(_LOOK_AGAIN_SECONDS)  # it is being launched for: that comes first
         instance_id = ended.runner_name.removeprefix(RUNNER_NAME_PREFIX)
         former = self._records.of_instance(instance_id)
         was_hit = former is not None and _was_interrupted(former)
         # dispatched again since, or closed by GitHub's word: no record tells of that instance
-        is_untold = former is None or (former.outcome and former.outcome not in set(ReportStatus))
+        is_untold = former is None or former.outcome not in set(ReportStatus)
         if former is not None and not was_hit and former.status in _OPEN:
-            return ComeBack(_LOOK_AGAIN_SECONDS)
+            return self._look_again(ended)
         # a job and an instance that are both unknown are another fleet's
         if not (was_hit or is_untold) or (former is None and record is None):
             return Done()
         if record is None:  # its announcement is delivered again within minutes
             return ComeBack(_ANNOUNCED_SECONDS)
+        if record.status in {JobStatus.QUEUED, JobStatus.CLAIMED}:
+            # its launch comes first, which may serve the job whose runner it took
+            return self._look_again(ended)
         was_stopped = self._github.was_stopped(
             record.job, deadline=min(deadline, self._clock() + _QUESTION_SECONDS)
         )
@@ -324,6 +325,14 @@ class Reruns:
             return ComeBack()  # it changed meanwhile: look again
         log.warning("broken off by another job's instance", extra={"instance_id": instance_id})
         return self.take(RerunMessage(job_id=ended.job_id), deadline=deadline)
+
+    def _look_again(self, ended: JobEndedMessage) -> Taken:
+        """Have an end looked at later, by another message: the receives of one are few.
+
+        A record is not open, queued or claimed for longer than a day, so this has an end.
+        """
+        is_sent = self._queue.send(ended, delay=_LOOK_AGAIN_SECONDS)
+        return Done() if is_sent else ComeBack()
 
     def settle(self, record: JobRecord, *, deadline: float) -> Settled:
         """Do what can be done now about the re-run of a job.

@@ -197,8 +197,54 @@ def test_failure_on_another_jobs_healthy_instance_is_the_jobs_own() -> None:
 def test_other_instance_that_has_not_reported_is_awaited() -> None:
     """Whether it was interrupted shows in its report, or in its end."""
     world = swapped(JobStatus.COMPLETED, status=JobStatus.RUNNING, outcome="", interrupted_at=0.0)
+    assert take(world, SWAPPED)
+    assert world.sent == [(SWAPPED, 90.0)]
+
+
+@pytest.mark.parametrize("own", [JobStatus.QUEUED, JobStatus.CLAIMED])
+def test_job_that_still_waits_for_its_own_launch_is_rerun_however_long_that_takes(
+    own: JobStatus,
+) -> None:
+    """It may wait for hours, for a slot or for capacity: no receive of a message is used up."""
+    world = swapped(own)
+    waiting = replace(world.records[1], instance_id="", runner_name="")
+    world.put(waiting)
+    for _ in range(9):
+        assert take(world, SWAPPED)
+    assert (world.sent, world.deferred) == ([(SWAPPED, 90.0)] * 9, [])
+    assert world.records[1] == waiting
+    world.put(record(JobStatus.COMPLETED, outcome="unused"))
+    assert take(world, SWAPPED)
+    assert world.rerun_jobs == [1]
+    world.put(waiting)
+    world.faults = {"events queue"}
     assert not take(world, SWAPPED)
-    assert world.deferred == [("r-1", 90.0)]
+
+
+@pytest.mark.parametrize("own", [JobStatus.QUEUED, JobStatus.CLAIMED])
+def test_job_that_failed_by_itself_keeps_the_launch_that_serves_the_other(own: JobStatus) -> None:
+    """Its launch serves the job whose runner it took; the event does not come back for it."""
+    world = swapped(own, outcome="success", interrupted_at=0.0)
+    world.records[1] = replace(world.records[1], instance_id="", runner_name="")
+    before = world.records[1]
+    assert take(world, SWAPPED)
+    assert (world.records[1], world.sent, world.deferred) == (before, [], [])
+
+
+def test_instance_whose_own_job_was_handed_back_meanwhile_is_told_by_the_note() -> None:
+    """A sweep saw that it had another job, and dispatched its own again."""
+    world = swapped(JobStatus.COMPLETED, status=JobStatus.QUEUED, outcome="", interrupted_at=0.0)
+    world.stopped = {1}
+    assert take(world, SWAPPED)
+    assert world.rerun_jobs == [1]
+
+
+def test_cancelled_job_that_was_queued_again_is_closed_although_a_rerun_was_awaited() -> None:
+    """It had not started after all, was dispatched again, and then somebody cancelled it."""
+    world = World()
+    world.put(interrupted_record(status=JobStatus.QUEUED, outcome="", completed_at=0.0))
+    assert take(world, ended())
+    assert world.records[1].status is JobStatus.COMPLETED
 
 
 @pytest.mark.parametrize(("stopped", "expected"), [({1}, [1]), (set(), [])])
