@@ -21,6 +21,7 @@ from urllib.parse import quote
 from runsfleet_runtime.contract.environment import RunnerLevel
 from runsfleet_runtime.contract.messages import JobMessage
 from runsfleet_runtime.github.errors import (
+    CredentialsError,
     NotFoundError,
     RateLimitedError,
     RefusedError,
@@ -49,6 +50,8 @@ from runsfleet_runtime.telemetry.log import get_logger
 
 _log = get_logger("github.registration")
 _CONFLICT, _UNPROCESSABLE = 409, 422
+AWAY_SECONDS = 30.0
+"""After a registration that GitHub did not take, one other is tried at a time, so long apart."""
 
 
 @dataclass(slots=True)
@@ -109,6 +112,7 @@ class RunnerRegistrar:
         self._tokens: dict[str, _Token] = {}
         self._reserved: dict[tuple[int, int], _Place] = {}  # by job and dispatch number
         self._limited: dict[str, float] = {}  # scope -> until when GitHub itself limits it
+        self._away: dict[str, float] = {}  # scope -> when the next registration may be tried
         self._lock = threading.Lock()
 
     def reserve(self, job: JobMessage) -> None:
@@ -122,6 +126,8 @@ class RunnerRegistrar:
 
         Raises:
             RateLimitedError: If there is no place; try again at its ``retry_at``.
+            UnavailableError: If GitHub did not take the last registration, and whether it takes
+                another is being tried by somebody else.
             RefusedError: If the repository has no usable name.
         """
         scope = RunnerScope.of(self._level, job.repository)
@@ -133,6 +139,7 @@ class RunnerRegistrar:
             limited_until = self._limited.get(scope.key, 0.0)
         if limited_until > now and not self._token_fallback:
             raise RateLimitedError(f"github limits {scope.key}", retry_at=limited_until)
+        self._try_again(scope, now)  # before a place is taken that would be lost for a minute
         has_jit = True
         try:
             _count(self._jit_configs, scope, "JIT configurations")
@@ -143,6 +150,18 @@ class RunnerRegistrar:
         _count(self._registrations, scope, "registrations")
         with self._lock:
             self._reserved[job.job_id, job.dispatch] = _Place(has_jit, now + WINDOW_SECONDS)
+
+    def _try_again(self, scope: RunnerScope, now: float) -> None:
+        """Let one registration through where GitHub did not take the last one.
+
+        Raises:
+            UnavailableError: If it is not time yet, or another is on its way.
+        """
+        with self._lock:
+            if self._away.get(scope.key, now) > now:
+                raise UnavailableError(f"github did not take the last registration at {scope.key}")
+            if scope.key in self._away:
+                self._away[scope.key] = now + AWAY_SECONDS
 
     def register(
         self, job: JobMessage, *, instance_id: str, deadline: float | None = None
@@ -174,6 +193,10 @@ class RunnerRegistrar:
             if place is None or not place.has_jit:
                 _count(self._jit_configs, scope, "JIT configurations")
             body = self._mint(job, scope, instance_id, deadline)
+        except (CredentialsError, NotFoundError, UnavailableError):
+            with self._lock:
+                self._away[scope.key] = self._clock() + AWAY_SECONDS
+            raise
         except RateLimitedError as error:
             with self._lock:
                 self._limited[scope.key] = error.retry_at
@@ -190,6 +213,8 @@ class RunnerRegistrar:
                 runner_group_id=self._group,
                 registration_token=token,
             )
+        with self._lock:
+            self._away.pop(scope.key, None)
         try:
             return Registration(
                 runner_name=str(body["runner"]["name"]),

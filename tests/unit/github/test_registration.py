@@ -16,6 +16,7 @@ from runsfleet_runtime.github.errors import (
     NotFoundError,
     RateLimitedError,
     RefusedError,
+    UnavailableError,
 )
 from runsfleet_runtime.github.model import Registration, Removal, RunnerScope
 from runsfleet_runtime.github.transport import Answer
@@ -411,6 +412,31 @@ class TestReserving:
         assert caught.value.retry_at == clock.now + 60
         clock.now += 61
         registrar.reserve(job)
+
+    def test_github_that_registered_nothing_is_tried_by_one_launch_at_a_time(
+        self, connect: Any, clock: Any, github: Any, say: Any, job: JobMessage
+    ) -> None:
+        """Packages are known from before, so nothing else keeps an outage from costing instances.
+
+        Every job that is launched for meanwhile would cost one, again and again.
+        """
+        registrar = connect().registrar
+        jobs = [replace(job, job_id=number) for number in range(1, 5)]
+        registrar.reserve(jobs[0])
+        github.script[JIT] = [say(502, {}) for _ in range(99)]
+        with pytest.raises(UnavailableError):
+            registrar.register(jobs[0], instance_id="i-1")
+        with pytest.raises(UnavailableError, match="octo"):
+            registrar.reserve(jobs[1])
+        registrar.reserve(replace(job, repository="other/hello"))
+        clock.now += 30
+        registrar.reserve(jobs[1])
+        with pytest.raises(UnavailableError):
+            registrar.reserve(jobs[2])
+        github.script.clear()
+        registrar.register(jobs[1], instance_id="i-2")
+        registrar.reserve(jobs[2])
+        registrar.reserve(jobs[3])
 
     def test_with_the_fallback_the_place_is_one_for_a_token(
         self, connect: Any, job: JobMessage
