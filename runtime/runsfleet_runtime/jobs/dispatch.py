@@ -229,7 +229,11 @@ class Dispatcher:
         held = self._prepare(self._claim(due, returned), returned, deadline=deadline)
         launches: list[_Asked] = []
         for group in _groups(held):
-            launches += self._launch_group(group, returned, deadline=deadline)
+            if self._clock() < deadline:
+                launches += self._launch_group(group, returned, deadline=deadline)
+            else:  # an instance that cannot be configured any more would be launched in vain
+                log.error("no time to launch", extra={"jobs": [h.job.job_id for h in group]})
+                self._hand_back([(item, 0.0) for item in group], returned)
         if self._clock() < deadline:  # the jobs come first; what is not told now fails once more
             self._tell_breaker(launches)
         return returned

@@ -510,6 +510,23 @@ def test_a_slow_github_leaves_time_to_launch_the_others() -> None:
     assert world.prepared_until == {NOW + 20}
 
 
+def test_nothing_is_launched_that_could_not_be_configured_in_time() -> None:
+    """What the first spec took too long for is missing for the next: that one is handed back."""
+    world = World()
+    configure = world.configure
+
+    def slow(*about: Any, **options: Any) -> RunnerConfig:
+        config = configure(*about, **options)
+        world.now += 55
+        return config
+
+    world.configure = slow  # type: ignore[method-assign]
+    assert world.dispatch(job(1), job(2, X64)) == set()
+    assert [r.count for r in world.requests] == [1]
+    assert [m.job_id for m in world.queue] == [2]
+    assert list(world.running) == [world.records[1].instance_id]
+
+
 def test_label_that_forbids_a_rerun_is_recorded() -> None:
     """Whoever ends the job later has only its record, not the fleet's label settings."""
     world = World()
