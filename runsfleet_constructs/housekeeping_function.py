@@ -11,7 +11,7 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from runsfleet_constructs._function import FleetFunction
-from runsfleet_constructs._grants import allow
+from runsfleet_constructs._grants import allow, allow_key
 from runsfleet_constructs._records import grant_records, records_environment
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.cost_options import CostOptions
@@ -181,3 +181,4 @@ class HousekeepingFunction(FleetFunction):
         )
         if cost.topic is not None:
             allow(self.role, ["sns:Publish"], [cost.topic.topic_arn])
+            allow_key(self.role, cost.topic.master_key)

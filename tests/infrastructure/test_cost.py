@@ -9,6 +9,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sns as sns
 
 from runsfleet_constructs import CostOptions, GitHubApp, RunnerFleet
@@ -220,3 +221,16 @@ def test_a_wrong_environment_file_is_refused(cost: dict[str, Any], reason: str) 
                 "cost": cost,
             }
         )
+
+
+def test_a_topic_with_a_key_of_its_own_can_be_told(tmp_path: Path) -> None:
+    """Who publishes to an encrypted topic encrypts by its key."""
+
+    def build(app: cdk.App) -> None:
+        stack = cdk.Stack(app, "Variant")
+        github = GitHubApp.from_secret_name(stack, "App", "runsfleet/github-app")
+        topic = sns.Topic(stack, "Costs", master_key=kms.Key(stack, "Key"))
+        RunnerFleet(stack, "Fleet", github=github, cost=CostOptions(topic=topic))
+
+    template = synthesize(tmp_path, build)["Variant"]
+    assert {"kms:Decrypt", "kms:GenerateDataKey"} <= template.actions("Fleet/Housekeeping")

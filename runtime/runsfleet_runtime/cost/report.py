@@ -83,8 +83,7 @@ class CostReport:
             )
         if any(line.price is not None and line.price.is_listed for line in cost.lines):
             remarks.append(
-                "Some prices are of a dated table, because the current ones could not be asked; "
-                "the column Source tells which."
+                "Some prices are of a dated table, not of today; the column Source tells which."
             )
         remarks += [f"Not in the sum: {text}." for text in self._gaps()]
         return remarks
