@@ -3,7 +3,8 @@
 What brings a message there is most often an outage (GitHub, a throttled table) that ends by itself.
 How often it was given back stands in an attribute of the message itself, which SQS keeps on its way
 back to the dead-letter queue, so no message goes round for ever. One that nobody can read, or that
-came back three times, stays and is counted: it is for people.
+came back three times, stays and is counted: it is for people. So does one that an instance sent in
+the name of another: what is given back has a sender whom the termination function believes.
 
 Gotcha: a message that was received stays hidden until its visibility timeout ends. Each is received
 once in a run, and what stays is made visible again at the end.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from runsfleet_runtime.contract.messages import HousekeepingTask
+from runsfleet_runtime.contract.tables import instance_key
 from runsfleet_runtime.housekeeping.model import Run, Verdict, spare
 
 WAITS: Final = (0.0, 900.0, 3600.0)
@@ -35,6 +37,7 @@ class DeadLetter:
         receipt_handle: Names this receive of it.
         body: Its text.
         group_id: Its FIFO group; empty in a standard queue.
+        sender: Who sent it, as SQS says; housekeeping, once it was given back.
         redrives: How often it was given back.
         redriven_at: Epoch seconds of the last time; 0 when there was none.
     """
@@ -45,19 +48,23 @@ class DeadLetter:
     receipt_handle: str
     body: str
     group_id: str = ""
+    sender: str = ""
     redrives: int = 0
     redriven_at: float = 0.0
 
 
-def decide(found: DeadLetter, *, now: float) -> Verdict:
+def decide(found: DeadLetter, *, role_id: str, now: float) -> Verdict:
     """Judge a message.
 
     Args:
         found: The message.
+        role_id: Unique id of the instances' role.
         now: Epoch seconds.
     """
     if not _is_readable(found.body):
         return spare("poison: not readable")
+    if _is_of_another(found, role_id):
+        return spare("poison: of another than its sender")
     if found.redrives >= len(WAITS):
         return spare("poison: came back each time")
     if now - found.redriven_at < WAITS[found.redrives]:
@@ -71,6 +78,14 @@ def _is_readable(body: str) -> bool:
         return isinstance(json.loads(body), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_of_another(found: DeadLetter, role_id: str) -> bool:
+    """Whether an instance sent it in the name of another one; given back, nobody could tell."""
+    if not found.sender.startswith(instance_key(role_id, "")):
+        return False
+    instance_id = json.loads(found.body).get("instance_id", "")
+    return found.sender != instance_key(role_id, str(instance_id))
 
 
 class MovesDeadLetters(Protocol):
@@ -92,6 +107,7 @@ class DeadLetters:
     Args:
         queues: SQS.
         pairs: URLs of each queue and its dead-letter queue.
+        role_id: Unique id of the instances' role.
         clock: Returns epoch seconds.
     """
 
@@ -103,10 +119,12 @@ class DeadLetters:
         *,
         queues: MovesDeadLetters,
         pairs: Sequence[tuple[str, str]],
+        role_id: str,
         clock: Callable[[], float],
     ) -> None:
         self._queues = queues
         self._pairs = pairs
+        self._role_id = role_id
         self._clock = clock
         self._moved: set[str] = set()
 
@@ -130,7 +148,7 @@ class DeadLetters:
 
     def decide(self, found: DeadLetter, *, now: float) -> Verdict:
         """Judge; see :func:`decide`."""
-        return decide(found, now=now)
+        return decide(found, role_id=self._role_id, now=now)
 
     def reread(self, found: DeadLetter) -> DeadLetter | None:
         """Return it as it was received: it is hidden from everybody else."""

@@ -91,7 +91,7 @@ class SqsDeadLetters:
                 MaxNumberOfMessages=10,
                 VisibilityTimeout=_HIDDEN_SECONDS,
                 WaitTimeSeconds=self._wait_seconds,
-                MessageSystemAttributeNames=["MessageGroupId"],
+                MessageSystemAttributeNames=["MessageGroupId", "SenderId"],
                 MessageAttributeNames=["All"],
             )
         )
@@ -149,6 +149,7 @@ def _letter(message: Mapping[str, Any], source: str, dead_letters: str) -> DeadL
         receipt_handle=message["ReceiptHandle"],
         body=message["Body"],
         group_id=message.get("Attributes", {}).get("MessageGroupId", ""),
+        sender=message.get("Attributes", {}).get("SenderId", ""),
         redrives=_count(message, _REDRIVES),
         redriven_at=float(_count(message, _REDRIVEN_AT)),
     )

@@ -212,6 +212,7 @@ def _dead_letters(parts: Parts) -> Task[Any]:
             (pair["queue"], pair["dead_letters"])
             for pair in parts.environment.dead_letter_queue_urls
         ],
+        role_id=parts.environment.instance_role_id,
         clock=parts.clock,
     )
 

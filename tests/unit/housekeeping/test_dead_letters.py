@@ -11,13 +11,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from runsfleet_runtime.housekeeping.dead_letters import WAITS, DeadLetters
+from runsfleet_runtime.housekeeping.dead_letters import WAITS, DeadLetter, DeadLetters, decide
 from runsfleet_runtime.housekeeping.model import TaskReport
 from runsfleet_runtime.housekeeping.ports import SweepError
 from runsfleet_runtime.housekeeping.sqs import SqsDeadLetters
 from tests.unit.housekeeping.frame import Frame
 
 ATTRIBUTES = ["MessageGroupId", "MessageDeduplicationId"]
+ROLE = "AROAEXAMPLE"
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Queues:
         task = DeadLetters(
             queues=SqsDeadLetters(self.sqs, wait_seconds=0),
             pairs=[(self.queue, self.dead)],
+            role_id=ROLE,
             clock=self.frame.clock,
         )
         return self.frame.run(task)
@@ -137,3 +139,32 @@ def test_queue_that_does_not_answer_fails_the_run(queues: Queues) -> None:
     broken.dead += "-of-another-region"
     with pytest.raises(SweepError):
         broken.sweep()
+
+
+@pytest.mark.parametrize(
+    ("sender", "body", "reason"),
+    [
+        (f"{ROLE}:i-1", '{"instance_id": "i-1"}', "redrive: it may work now"),
+        (f"{ROLE}:i-1", '{"instance_id": "i-2"}', "spared: poison: of another than its sender"),
+        (f"{ROLE}:i-1", '{"job_id": 1}', "spared: poison: of another than its sender"),
+        ("AROAOTHER:runsfleet-webhook", '{"job_id": 1}', "redrive: it may work now"),
+        ("AROAOTHER:runsfleet-housekeeping", '{"instance_id": "i-2"}', "redrive: it may work now"),
+    ],
+)
+def test_no_instance_speaks_for_another_by_way_of_the_dead_letters(
+    sender: str, body: str, reason: str
+) -> None:
+    """What is given back has housekeeping as its sender, whom the termination function believes."""
+    letter = DeadLetter(
+        source="s", dead_letters="d", message_id="m", receipt_handle="r", body=body, sender=sender
+    )
+    assert str(decide(letter, role_id=ROLE, now=1.0)) == reason
+
+
+def test_sender_is_who_sqs_says(queues: Queues) -> None:
+    """Not what a message says of itself."""
+    queues.bury(
+        '{"sender": "me"}', attributes={"SenderId": {"DataType": "String", "StringValue": "me"}}
+    )
+    (letter,) = SqsDeadLetters(queues.sqs, wait_seconds=0).receive(queues.queue, queues.dead)
+    assert letter.sender == "AIDAIT2UOQQY3AUEKVGXU"  # moto's
