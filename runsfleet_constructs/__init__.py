@@ -4,6 +4,11 @@
 own. See ``docs/constructs.md``.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from runsfleet_constructs.breaker import BreakerOptions
 from runsfleet_constructs.caps import RunnerCaps
 from runsfleet_constructs.cost_options import CostOptions
@@ -38,14 +43,24 @@ from runsfleet_runtime.contract.environment import ConfigStore, RunnerLevel
 from runsfleet_runtime.contract.messages import HousekeepingTask
 from runsfleet_runtime.contract.metrics import Metric
 
+if TYPE_CHECKING:
+    from runsfleet_constructs.alarm_rules import FleetAlarm
+    from runsfleet_constructs.fleet_alarms import AlarmChange, FleetAlarms
+    from runsfleet_constructs.fleet_dashboard import DashboardSection, FleetDashboard
+
 __all__ = [
     "DEFAULT_SCHEDULES",
+    "AlarmChange",
     "BreakerOptions",
     "ConfigStore",
     "CostOptions",
+    "DashboardSection",
     "DispatchFunction",
     "Ec2Events",
     "EventsFunction",
+    "FleetAlarm",
+    "FleetAlarms",
+    "FleetDashboard",
     "FleetLimits",
     "FleetMetrics",
     "FleetTables",
@@ -80,3 +95,18 @@ __all__ = [
     "WebhookIntake",
     "WindowsPython",
 ]
+
+_LATE = {
+    "AlarmChange": "fleet_alarms",
+    "DashboardSection": "fleet_dashboard",
+    "FleetAlarm": "alarm_rules",
+    "FleetAlarms": "fleet_alarms",
+    "FleetDashboard": "fleet_dashboard",
+}
+"""What needs CloudWatch's constructs, which take a while to load: loaded when it is asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import aws_cdk as cdk
 import jsii
@@ -42,6 +42,14 @@ from runsfleet_constructs.termination_function import TerminationFunction
 from runsfleet_constructs.webhook_intake import WebhookIntake
 from runsfleet_runtime.contract.environment import ConfigStore
 from runsfleet_runtime.contract.tags import Tag
+
+if TYPE_CHECKING:
+    from aws_cdk import aws_cloudwatch as cloudwatch
+    from aws_cdk import aws_sns as sns
+
+    from runsfleet_constructs.alarm_rules import FleetAlarm
+    from runsfleet_constructs.fleet_alarms import AlarmChange, FleetAlarms
+    from runsfleet_constructs.fleet_dashboard import DashboardSection, FleetDashboard
 
 
 @jsii.implements(ec2.IConnectable)
@@ -358,6 +366,79 @@ class RunnerFleet(FleetMetricMethods, Construct):
             grantee: Who may ask.
         """
         return self.queues.grant_run_sweeps(grantee)
+
+    def add_alarms(
+        self,
+        construct_id: str = "Alarms",
+        *,
+        topic: sns.ITopic | None = None,
+        encryption_key: kms.IKey | None = None,
+        emails: Sequence[str] = (),
+        changes: Mapping[FleetAlarm | str, AlarmChange | None] | None = None,
+    ) -> FleetAlarms:
+        """Add alarms for all that keeps jobs waiting, loses them, or costs money unseen.
+
+        Args:
+            construct_id: Id below the fleet.
+            topic: Where alarms go; by default a topic of its own.
+            encryption_key: Key of that topic; by default none.
+            emails: Addresses that the topic sends to; each must be confirmed by its owner.
+            changes: For each alarm to change, how; ``None`` leaves it out.
+
+        Raises:
+            ValueError: Naming everything that cannot work.
+
+        Example:
+            >>> fleet.add_alarms(emails=["ci@example.com"])  # doctest: +SKIP
+        """
+        # CloudWatch's constructs take a while to load, which only those wait for who use them
+        from runsfleet_constructs.fleet_alarms import FleetAlarms
+
+        return FleetAlarms(
+            self,
+            construct_id,
+            fleet=self,
+            topic=topic,
+            encryption_key=encryption_key,
+            emails=emails,
+            changes=changes or {},
+        )
+
+    def add_dashboard(
+        self,
+        construct_id: str = "Dashboard",
+        *,
+        alarms: FleetAlarms | None = None,
+        leave_out: Sequence[DashboardSection | str] = (),
+        more: Mapping[str, Sequence[cloudwatch.IWidget]] | None = None,
+        dashboard_name: str | None = None,
+    ) -> FleetDashboard:
+        """Add a page that shows whether jobs wait, why, and what it costs; and saved queries.
+
+        Args:
+            construct_id: Id below the fleet.
+            alarms: The fleet's alarms, whose states are shown at the top.
+            leave_out: Sections to leave out.
+            more: Further widgets by the title of their section.
+            dashboard_name: Name of the page; by default CloudFormation's.
+
+        Raises:
+            ValueError: If a section to leave out is none.
+
+        Example:
+            >>> fleet.add_dashboard(alarms=fleet.add_alarms())  # doctest: +SKIP
+        """
+        from runsfleet_constructs.fleet_dashboard import FleetDashboard
+
+        return FleetDashboard(
+            self,
+            construct_id,
+            fleet=self,
+            alarms=alarms,
+            leave_out=leave_out,
+            more=more or {},
+            dashboard_name=dashboard_name,
+        )
 
 
 def _default_name(scope: Construct) -> str:

@@ -84,6 +84,14 @@ def _secret_name(value: str) -> str:
     return value
 
 
+def _alarm(value: str) -> str:
+    from runsfleet_constructs import FleetAlarm  # only where an alarm is named: it loads CloudWatch
+
+    if value not in set(FleetAlarm):
+        raise ValueError(f"must be one of {', '.join(FleetAlarm)}")
+    return value
+
+
 def _zone(value: str) -> str:
     if not is_zone(value):
         raise ValueError("must be a time zone like Europe/Berlin")
@@ -103,6 +111,8 @@ ImageReference = Annotated[
 Schedule = Annotated[
     str, StringConstraints(pattern=r"^(rate\([1-9]\d* (minutes?|hours?|days?)\)|cron\([^()]+\))$")
 ]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+AlarmName = Annotated[str, AfterValidator(_alarm)]
 OtlpEndpoint = Annotated[str, AfterValidator(check_otlp_endpoint)]
 Zone = Annotated[str, AfterValidator(_zone)]
 TopicArn = Annotated[
@@ -260,6 +270,22 @@ class HousekeepingPart(_Part):
     schedules: dict[Sweep, Schedule | Literal[False]] = {}
 
 
+class AlarmPart(_Part):
+    """How an alarm differs from its rule."""
+
+    threshold: Annotated[float, Field(ge=0)] | None = None
+    period_minutes: Annotated[int, Field(ge=1, le=60)] | None = None
+    periods: Annotated[int, Field(ge=1, le=24)] | None = None
+
+
+class AlarmsPart(_Part):
+    """The fleet's alarms."""
+
+    emails: list[Email] = []
+    # what YAML makes of `off` is a False
+    changes: dict[AlarmName, AlarmPart | Literal[False]] = {}
+
+
 class CostPart(_Part):
     """The daily cost report."""
 
@@ -333,6 +359,8 @@ class EnvironmentFile(_Part):
     functions: FunctionsPart = FunctionsPart()
     data: DataPart = DataPart()
     otlp_endpoint: OtlpEndpoint | None = None
+    alarms: AlarmsPart | None = None
+    dashboard: bool = False
     tags: dict[
         Annotated[str, StringConstraints(min_length=1, max_length=128)],
         Annotated[str, StringConstraints(max_length=256)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -24,7 +25,10 @@ from runsfleet_constructs import (
     RunnerNetwork,
     SshAccess,
 )
-from stacks.environment_model import EnvironmentFile, ImagePart, SshPart
+from stacks.environment_model import AlarmsPart, EnvironmentFile, ImagePart, SshPart
+
+if TYPE_CHECKING:
+    from runsfleet_constructs import FleetAlarms
 
 GITHUB_URL_CONTEXT = "runsfleet:github_url"
 """Context that overrides ``github.url`` of every environment: the local cloud's stand-in."""
@@ -152,6 +156,10 @@ class FleetStack(cdk.Stack):
             point_in_time_recovery=data.point_in_time_recovery,
             otlp_endpoint=environment.otlp_endpoint,
         )
+        part = environment.alarms
+        alarms = None if part is None else _alarms(self.fleet, part)
+        if environment.dashboard:
+            self.fleet.add_dashboard(alarms=alarms)
         self._outputs()
 
     def _outputs(self) -> None:
@@ -222,6 +230,28 @@ def _ssh(scope: Construct, part: SshPart) -> SshAccess:
     ]
     key_pair = ec2.KeyPair.from_key_pair_name(scope, "SshKey", part.key_pair)
     return SshAccess(key_pair=key_pair, peers=peers)
+
+
+def _alarms(fleet: RunnerFleet, part: AlarmsPart) -> FleetAlarms:
+    from runsfleet_constructs import AlarmChange  # as in the fleet: only for those who use it
+
+    return fleet.add_alarms(
+        emails=part.emails,
+        changes={
+            name: AlarmChange(
+                threshold=change.threshold,
+                period=_minutes(change.period_minutes),
+                periods=change.periods,
+            )
+            if change
+            else None
+            for name, change in part.changes.items()
+        },
+    )
+
+
+def _minutes(number: int | None) -> cdk.Duration | None:
+    return None if number is None else cdk.Duration.minutes(number)
 
 
 def _cost(scope: Construct, environment: EnvironmentFile, region: str | None) -> CostOptions:
