@@ -58,7 +58,7 @@ local: setup ## run a workflow end to end on a local cloud, without an AWS accou
 .PHONY: test
 test: setup ## run all tests
 	@$(say) 'tests'
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 ##@ Checks
 

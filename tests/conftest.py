@@ -34,20 +34,12 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-_TESTS = Path(__file__).parent
-_SHARING = {"e2e": "local clouds", "infrastructure": "templates", "contract": "templates"}
+_WAITING = Path(__file__).parent / "e2e"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make test` share the tests out: first what waits most, one worker for what is shared.
-
-    What a file, or a folder of ``_SHARING``, builds once for its tests is built by one worker.
-    """
-    items.sort(key=lambda item: _TESTS / "e2e" not in item.path.parents)
-    for item in items:
-        room = item.path.relative_to(_TESTS).parts[0] if _TESTS in item.path.parents else ""
-        item.add_marker(pytest.mark.xdist_group(_SHARING.get(room, str(item.path))))
+    """Begin with what waits most, so that the processes of `make test` end together."""
+    items.sort(key=lambda item: _WAITING not in item.path.parents)
 
 
 @pytest.fixture(autouse=True)
