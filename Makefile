@@ -19,8 +19,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # more for pytest, say `make test PYTEST_ARGS="-k claim -x"`
 PYTEST_ARGS ?=
-# processes that share the tests out: one for each core, or say `make test WORKERS=0` for none
-WORKERS ?= auto
+# processes that share the tests out; many of these wait, so four are right for two cores as well.
+# `make test WORKERS=0` shares nothing
+WORKERS ?= 4
 
 # jsii warns on every start about Node 20, which still works; newer versions are not silenced
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20

@@ -279,9 +279,10 @@ def test_an_instance_whose_script_hangs_is_ended_by_the_watchdog(cloud: Cloud, t
         one = trial()
         instance = one.until_instance()
         say("gone", one.ended_after(launched_at(one), instance, START_SECONDS + 10))
+        record = one.record
         cloud.client.github("POST", f"runs/{one.job['run_id']}/cancel")
     assert "watchdog: no sign of life" in one.instances[0]["reason"]
-    record = one.record
+    # until the end of its instance has been looked into, a minute and a half later
     assert (record["status"], record["instance_id"]) == ("launched", instance)
 
 
@@ -291,9 +292,9 @@ def test_user_data_that_fails_ends_the_instance(cloud: Cloud, trial: Try) -> Non
         one = trial()
         instance = one.until_instance()
         say("gone", one.ended_after(launched_at(one), instance, START_SECONDS))
+        record = one.record
         cloud.client.github("POST", f"runs/{one.job['run_id']}/cancel")
     assert one.instances[0]["reason"].startswith("shutdown -h now")
-    record = one.record
     assert (record["status"], record["instance_id"]) == ("launched", instance)
 
 

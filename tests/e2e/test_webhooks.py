@@ -72,8 +72,9 @@ def queued(**job: Any) -> bytes:
 
 
 def enqueued_since(cloud: Cloud, sequence: int) -> list[dict[str, Any]]:
-    """What the functions put on queues after a call."""
-    return cloud.calls(since=sequence, service="sqs", action="SendMessage*", caller="function:*")
+    """Which jobs the functions queued after a call; that a job ended is told to another queue."""
+    sent = cloud.calls(since=sequence, service="sqs", action="SendMessage*", caller="function:*")
+    return [call for call in sent if call["parameters"]["QueueUrl"].endswith(".fifo")]
 
 
 def answered(cloud: Cloud, job_id: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from runsfleet_constructs.bundling.agent import build_agent_package
 from runsfleet_runtime.contract.environment import AgentEnvironment, ConfigStore
 from runsfleet_runtime.contract.messages import ReportStatus, RunnerConfig, RunnerReport
 from runsfleet_runtime.contract.tables import RunnerAttr, instance_key
+from tests.archives import unpack
 from tests.unit.agent.servers import ImdsState, imds_server
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def bake(instance: Instance, github: BackgroundStandIn) -> str:
     """Put the runner into the instance's home as an image has it; returns its version."""
     (package,) = (p for p in github.stand_in.releases._packages if "linux-x64" in p.filename)
     with tarfile.open(fileobj=io.BytesIO(package.content), mode="r:gz") as archive:
-        archive.extractall(instance.home / "runner", filter="data")
+        unpack(archive, instance.home / "runner")
     version = package.filename.removesuffix(".tar.gz").rpartition("-")[2]
     marker = {"version": version, "platform": "linux-x64"}
     (instance.home / "runner.json").write_text(json.dumps(marker))

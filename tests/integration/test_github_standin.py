@@ -21,6 +21,7 @@ from runsfleet_cli.local.github.world import Conclusion, Job, JobStatus
 from runsfleet_cli.local.jobs.payload import read_payloads
 from runsfleet_cli.local.jobs.plan import read_workflow, read_workflow_file
 from runsfleet_cli.local.tls import create_tls_files
+from tests.archives import unpack
 from tests.unit.local.github_api import fetch, installation_token, until
 
 pytestmark = pytest.mark.integration
@@ -61,7 +62,7 @@ class Machine:
         package = fetch("GET", url, token=token).json[0]
         content = fetch("GET", package["download_url"]).content
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(folder, filter="data")
+            unpack(archive, folder)
         return folder
 
     def jit(self, name: str, *labels: str) -> str:
@@ -446,7 +447,7 @@ def test_everything_goes_over_tls(tmp_path: Path) -> None:
         folder = tmp_path / "runner"
         folder.mkdir()
         with tarfile.open(fileobj=io.BytesIO(stand_in.releases.package("x64").content)) as archive:
-            archive.extractall(folder, filter="data")
+            unpack(archive, folder)
         process = Machine(github, tmp_path).start(
             folder,
             "run.sh",
