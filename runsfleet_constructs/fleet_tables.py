@@ -49,7 +49,7 @@ class FleetTables(Construct):
 
     Attributes:
         jobs: One item for each job; found by status, instance or run through ``JobIndex``.
-        runners: One item for each instance that has not read its configuration yet, or ``None``.
+        runners: The configuration of each instance, until it ended; ``None`` without the table.
         circuit_state: One item for each offering of EC2 that failed lately.
         instances: One item for each instance: what ran, for whom, and for how long.
         leases: Who runs which sweep, and what it remembers.

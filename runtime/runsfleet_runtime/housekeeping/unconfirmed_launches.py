@@ -12,9 +12,9 @@ its job is decided there, in one place.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from runsfleet_runtime.contract.messages import HousekeepingTask
 from runsfleet_runtime.github import JobState, KnowsJobStates, Removal
@@ -23,6 +23,7 @@ from runsfleet_runtime.housekeeping.model import Run, Verdict, spare
 from runsfleet_runtime.housekeeping.ports import SweepError
 from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
+from runsfleet_runtime.runners import ForgetsRunners
 
 SLACK_SECONDS: Final = 600.0
 """Beyond the time within which an instance gets its configuration. The five minutes of the origin
@@ -94,16 +95,6 @@ class RemovesRunners(Protocol):
         deadline: float | None = None,
     ) -> Removal:
         """Remove the runner of an instance, unless it has a job; raises ``GitHubError``."""
-
-
-class ForgetsRunners(Protocol):
-    """The store of runner configurations."""
-
-    def transact_delete(self, instance_id: str) -> Sequence[Mapping[str, Any]]:
-        """Return the writes that delete a configuration; none if the store has no transactions."""
-
-    def delete(self, instance_id: str) -> None:
-        """Delete a configuration; may be repeated. Raises ``RunnerStoreError``."""
 
 
 class UnconfirmedLaunches:

@@ -28,7 +28,6 @@ from runsfleet_runtime.github import GitHubError, JobState
 from runsfleet_runtime.github.job_runs import JobDetail
 from runsfleet_runtime.interruptions.model import STOPPED, ComeBack, Done, InstanceLeft, Taken
 from runsfleet_runtime.interruptions.ports import (
-    ForgetsRunners,
     InstanceUnknownError,
     KnowsInstances,
     NotesInterruptions,
@@ -38,7 +37,7 @@ from runsfleet_runtime.interruptions.ports import (
 from runsfleet_runtime.interruptions.reruns import BROKEN_OFF, RerunsJobs, delay_before
 from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus, Rerun
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
-from runsfleet_runtime.runners import RunnerStoreError
+from runsfleet_runtime.runners import ForgetsRunners, RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 

@@ -21,11 +21,11 @@ from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.contract.tags import RUNNER_NAME_PREFIX
 from runsfleet_runtime.github import GitHubError, Removal
 from runsfleet_runtime.interruptions.model import Done, Taken
-from runsfleet_runtime.interruptions.ports import ForgetsRunners, KnowsInstances, RemovesRunners
+from runsfleet_runtime.interruptions.ports import KnowsInstances, RemovesRunners
 from runsfleet_runtime.interruptions.reruns import Reruns
 from runsfleet_runtime.jobs.model import TERMINAL, JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ClosesJobs, ReadsJobs
-from runsfleet_runtime.runners import RunnerStoreError
+from runsfleet_runtime.runners import ForgetsRunners, RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 

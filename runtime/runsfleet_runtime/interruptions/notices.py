@@ -29,7 +29,6 @@ from runsfleet_runtime.interruptions.model import (
     Taken,
 )
 from runsfleet_runtime.interruptions.ports import (
-    ForgetsRunners,
     Instance,
     InstanceUnknownError,
     KnowsInstances,
@@ -39,6 +38,7 @@ from runsfleet_runtime.interruptions.ports import (
 )
 from runsfleet_runtime.jobs.model import Cause, JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ReadsJobs, Redispatched, RedispatchesJobs
+from runsfleet_runtime.runners import ForgetsRunners
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 from runsfleet_runtime.telemetry.traces import OFF, SpanKind, TracesWork

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from runsfleet_runtime.contract.messages import JobEndedMessage, RerunMessage
 from runsfleet_runtime.github.model import Removal
@@ -114,20 +114,6 @@ class SendsEvents(Protocol):
 
     def defer(self, receipt_handle: str, seconds: float) -> None:
         """Let a received message come back after ``seconds``; best effort."""
-
-
-class ForgetsRunners(Protocol):
-    """The store of runner configurations, as the end of an instance needs it."""
-
-    def transact_delete(self, instance_id: str) -> Sequence[Mapping[str, Any]]:
-        """Return the writes that delete a configuration; none if the store has no transactions."""
-
-    def delete(self, instance_id: str) -> None:
-        """Delete a configuration and everything that belongs to it; may be repeated.
-
-        Raises:
-            RunnerStoreError: If that is not certain.
-        """
 
 
 class RemovesRunners(Protocol):

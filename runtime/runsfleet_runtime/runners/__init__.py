@@ -4,6 +4,6 @@
 by ``ConfigStore`` in the environment. ``parts`` splits a configuration for Parameter Store.
 """
 
-from runsfleet_runtime.runners.ports import RunnerStoreError, StoresRunnerConfig
+from runsfleet_runtime.runners.ports import ForgetsRunners, RunnerStoreError, StoresRunnerConfig
 
-__all__ = ["RunnerStoreError", "StoresRunnerConfig"]
+__all__ = ["ForgetsRunners", "RunnerStoreError", "StoresRunnerConfig"]

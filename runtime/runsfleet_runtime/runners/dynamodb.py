@@ -2,8 +2,8 @@
 
 The partition key is what IAM knows the instance by, so that a policy lets each instance read its
 own item only. The item outlives the longest run: sweeps judge an instance by it. With the
-instance's end the configuration goes and the item stays for a while, marked as ended, so that EC2's
-later word of that instance (one event for each) needs no look at its job.
+instance's end the configuration goes and the item stays for a while, marked as ended: an instance
+that gave its word that it is done, and runs on, may be ended without asking GitHub.
 """
 
 from __future__ import annotations

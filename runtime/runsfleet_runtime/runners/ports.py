@@ -13,6 +13,7 @@ holds, and deleting what is not there is done already.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from runsfleet_runtime.contract.messages import RunnerConfig
@@ -29,7 +30,31 @@ class RunnerConfigTooLargeError(RunnerStoreError):
     """A configuration exceeds what the store can hold."""
 
 
-class StoresRunnerConfig(Protocol):
+class ForgetsRunners(Protocol):
+    """The store of runner configurations, as the end of an instance needs it."""
+
+    def transact_delete(self, instance_id: str) -> Sequence[Mapping[str, Any]]:
+        """Return what to add to a transaction to delete an instance's configuration.
+
+        Args:
+            instance_id: The EC2 instance.
+
+        Returns:
+            Nothing when the store cannot take part in a transaction; call ``delete`` then.
+        """
+
+    def delete(self, instance_id: str) -> None:
+        """Delete an instance's configuration by itself, all parts of it; may be repeated.
+
+        Args:
+            instance_id: The EC2 instance.
+
+        Raises:
+            RunnerStoreError: If it could not be deleted.
+        """
+
+
+class StoresRunnerConfig(ForgetsRunners, Protocol):
     """Keeps the configuration of each instance until it reads it."""
 
     def transact_put(self, config: RunnerConfig, now: float) -> tuple[TransactEntry, ...]:
@@ -52,24 +77,4 @@ class StoresRunnerConfig(Protocol):
 
         Raises:
             RunnerStoreError: If it could not be written.
-        """
-
-    def transact_delete(self, instance_id: str) -> tuple[TransactEntry, ...]:
-        """Return what to add to a transaction to delete an instance's configuration.
-
-        Args:
-            instance_id: The EC2 instance.
-
-        Returns:
-            Nothing when the store cannot take part in a transaction; call ``delete`` then.
-        """
-
-    def delete(self, instance_id: str) -> None:
-        """Delete an instance's configuration by itself, all parts of it.
-
-        Args:
-            instance_id: The EC2 instance.
-
-        Raises:
-            RunnerStoreError: If it could not be deleted.
         """

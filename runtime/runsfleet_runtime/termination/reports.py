@@ -22,9 +22,9 @@ late report of a former owner changes nothing. All of it may happen twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from runsfleet_runtime.contract.messages import JobMessage, ReportStatus, RerunMessage, RunnerReport
 from runsfleet_runtime.contract.metrics import Metric
@@ -39,7 +39,7 @@ from runsfleet_runtime.jobs.ports import (
     Redispatched,
     RedispatchesJobs,
 )
-from runsfleet_runtime.runners import RunnerStoreError
+from runsfleet_runtime.runners import ForgetsRunners, RunnerStoreError
 from runsfleet_runtime.telemetry.log import bound, get_logger
 from runsfleet_runtime.telemetry.metrics import CountsMetrics
 from runsfleet_runtime.telemetry.traces import trace_id_of
@@ -53,20 +53,6 @@ _OPEN: Final = frozenset({JobStatus.LAUNCHED, JobStatus.RUNNING})
 _SERVED: Final = frozenset({JobStatus.RUNNING, JobStatus.COMPLETED})
 _TAKEN: Final = frozenset({JobState.IN_PROGRESS, JobState.COMPLETED})
 _NEVER_LISTENED: Final = frozenset({ReportStatus.BOOTSTRAP_FAILED, ReportStatus.INTERRUPTED})
-
-
-class ForgetsRunners(Protocol):
-    """The store of runner configurations, as endings need it."""
-
-    def transact_delete(self, instance_id: str) -> Sequence[Mapping[str, Any]]:
-        """Return the writes that delete a configuration; none if the store has no transactions."""
-
-    def delete(self, instance_id: str) -> None:
-        """Delete a configuration and everything that belongs to it; may be repeated.
-
-        Raises:
-            RunnerStoreError: If that is not certain.
-        """
 
 
 class RenewsRunners(Protocol):
