@@ -99,7 +99,7 @@ def _happened(item: Item, record: JobRecord) -> Iterator[Event]:
         yield Event(record.launched_at, "launched", _machine(record))
     if record.started_at:
         waited = span(record.started_at - queued)
-        yield Event(record.started_at, "started", f"reported {waited} after it was queued")
+        yield Event(record.started_at, "started", f"{waited} after it was queued")
     if record.interrupted_at:
         said = text(item, JobAttr.INTERRUPTION) or "EC2 took its instance"
         yield Event(record.interrupted_at, "interrupted", said)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from runsfleet_runtime.contract.messages import JobEndedMessage, JobMessage, RunnerReport
@@ -318,6 +319,7 @@ class DynamoDBJobs:
                 (r, self._ending(r, now), (*further, *self._left(r.instance_id, now)))
                 for r, further in reports
             ],
+            if_absent=lambda report: _overtaken_start(report, now),
         )
         return [None if m is Moved.UNKNOWN else m is Moved.DONE for m in moved]
 
@@ -328,10 +330,11 @@ class DynamoDBJobs:
         (moved,) = self._move_owned(
             Move.END,
             [(report, self._ending(report, now), (*further, *self._left(report.instance_id, now)))],
-            if_absent={
+            if_absent=lambda report: {
                 JobAttr.INTERRUPTED_AT: now,
                 JobAttr.INTERRUPTION: "reported by its instance",
                 JobAttr.RERUN: Rerun.PENDING.value,
+                **_overtaken_start(report, now),
             },
         )
         return None if moved is Moved.UNKNOWN else moved is Moved.DONE
@@ -358,7 +361,7 @@ class DynamoDBJobs:
         moves: Sequence[tuple[RunnerReport, Mapping[JobAttr, Any], Sequence[Mapping[str, Any]]]],
         *,
         unless: Mapping[JobAttr, Any] | None = None,
-        if_absent: Mapping[JobAttr, Any] | None = None,
+        if_absent: Callable[[RunnerReport], Mapping[JobAttr, Any]] | None = None,
     ) -> list[Moved]:
         """Move jobs that belong to the instances that report; none of another owner's."""
         if len({report.job_id for report, _, _ in moves}) < len(moves):
@@ -368,7 +371,7 @@ class DynamoDBJobs:
         def build(report: RunnerReport, values: Mapping[JobAttr, Any]) -> Expression:
             where = {JobAttr.INSTANCE_ID: report.instance_id, JobAttr.DISPATCH: report.dispatch}
             expression = _moved(move, values, where)
-            expression.set_if_absent(if_absent or {})
+            expression.set_if_absent(if_absent(report) if if_absent else {})
             for attribute, value in (unless or {}).items():
                 name = expression.name(attribute)
                 other = f"{name} <> {expression.value(value)}"
@@ -585,6 +588,17 @@ def _moved(move: Move, values: Mapping[JobAttr, Any], where: Mapping[JobAttr, An
     expression.require(f"{expression.name(JobAttr.STATUS)} IN ({options})")
     expression.require_equal(where)
     return expression
+
+
+def _overtaken_start(report: RunnerReport, now: float) -> dict[JobAttr, float]:
+    """Return the start that an ending tells of: its own report may come later, and is late then."""
+    if not report.ran_job or report.started_at is None:
+        return {}
+    try:
+        started = datetime.fromisoformat(report.started_at).timestamp()
+    except ValueError:
+        return {}
+    return {JobAttr.STARTED_AT: min(started, now)}  # the instance's clock is its own
 
 
 def _is_claimable(

@@ -48,7 +48,7 @@ def test_a_job_that_went_well() -> None:
         ("queued", "at GitHub, for runs-fleet=42/cpu=2"),
         ("claimed", "by dispatch, 1 s after it was queued"),
         ("launched", "i-0abc (spot c7g.large in eu-central-1a)"),
-        ("started", "reported 40 s after it was queued"),
+        ("started", "40 s after it was queued"),
         ("ended", "success, exit code 0 of the runner"),
     ]
 

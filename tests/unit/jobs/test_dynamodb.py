@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -480,6 +481,39 @@ def test_start_and_end_belong_to_the_instance(table: Table) -> None:
     item = table.item()
     assert item[JobAttr.OUTCOME.value] == {"S": "success"}
     assert float(item[JobAttr.EXPIRES_AT.value]["N"]) == NOW + 7 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("2026-11-21T09:59:50.500Z", datetime(2026, 11, 21, 9, 59, 50, 500_000, UTC).timestamp()),
+        ("2999-01-01T00:00:00Z", NOW),  # its clock is wrong
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_end_that_overtakes_the_start_tells_of_it(
+    table: Table, told: str | None, kept: float | None
+) -> None:
+    """Two messages of one instance may be taken in any order; the record knows both times."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    ending = report(ReportStatus.SUCCESS, ran_job=True, ran_run_id=7, started_at=told)
+    assert table.jobs.end([(ending, [])], now=NOW) == [True]
+    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW + 1) == [Moved.KNOWN]
+    item = table.item().get(JobAttr.STARTED_AT.value)
+    assert (float(item["N"]) if item else None) == kept
+
+
+def test_start_that_came_first_is_kept(table: Table) -> None:
+    """The end does not move the time at which the instance reported its start."""
+    table.claim(job(), "a")
+    table.launch(job(), "a")
+    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
+    told = "2026-11-21T09:59:50.500Z"
+    ending = report(ReportStatus.SUCCESS, ran_job=True, ran_run_id=7, started_at=told)
+    assert table.jobs.end([(ending, [])], now=NOW + 9) == [True]
+    assert float(table.item()[JobAttr.STARTED_AT.value]["N"]) == NOW
 
 
 def test_reports_of_a_batch_cost_one_call(table: Table) -> None:
