@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from runsfleet_constructs.alarm_rules import FleetAlarm
     from runsfleet_constructs.fleet_alarms import AlarmChange, FleetAlarms
     from runsfleet_constructs.fleet_dashboard import DashboardSection, FleetDashboard
+    from runsfleet_constructs.regions_dashboard import RegionsDashboard
 
 __all__ = [
     "DEFAULT_SCHEDULES",
@@ -77,6 +78,7 @@ __all__ = [
     "LabelImage",
     "LabelOptions",
     "Metric",
+    "RegionsDashboard",
     "RunnerCacheBucket",
     "RunnerCaps",
     "RunnerConfigStore",
@@ -102,6 +104,7 @@ _LATE = {
     "FleetAlarm": "alarm_rules",
     "FleetAlarms": "fleet_alarms",
     "FleetDashboard": "fleet_dashboard",
+    "RegionsDashboard": "regions_dashboard",
 }
 """What needs CloudWatch's constructs, which take a while to load: loaded when it is asked for."""
 

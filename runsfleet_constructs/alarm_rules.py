@@ -34,6 +34,7 @@ class FleetAlarm(StrEnum):
     DEAD_EVENTS = "DeadEvents"
     DEAD_SWEEPS = "DeadSweeps"
     NO_LAUNCHES = "NoLaunches"
+    FLEET_FULL = "FleetFull"
     EXPIRED_JOBS = "ExpiredJobs"
     EC2_ERRORS = "Ec2Errors"
     GITHUB_ERRORS = "GitHubErrors"
@@ -83,10 +84,17 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
     """Return the rules of a fleet.
 
     Args:
-        fleet: The fleet; a fleet without sweeps has no alarm for them.
+        fleet: The fleet; one without ``max_runners`` cannot be full and has no alarm for it.
     """
     minute, five = Duration.minutes(1), Duration.minutes(5)
-    del fleet
+    full = AlarmRule(
+        alarm=FleetAlarm.FLEET_FULL,
+        meaning="For ten minutes jobs wait because the fleet has all the runners that it may have.",
+        metric=lambda f, p: f.metrics.metric(Metric.JOBS_WAITING, kind="fleet", period=p),
+        threshold=1,
+        period=five,
+        periods=2,
+    )
     return (
         AlarmRule(
             alarm=FleetAlarm.JOBS_WAIT,
@@ -156,6 +164,7 @@ def fleet_rules(fleet: RunnerFleet) -> tuple[AlarmRule, ...]:
             periods=5,
             is_critical=True,
         ),
+        *((full,) if fleet.caps.max_runners is not None else ()),
         AlarmRule(
             alarm=FleetAlarm.EXPIRED_JOBS,
             meaning="A job was given up: past its deadline, out of tries, or refused for good.",

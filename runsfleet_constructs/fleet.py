@@ -123,6 +123,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
         housekeeping: Function that carries out the sweeps.
         sweeps: Schedules of the sweeps.
         metrics: Makes any metric of the catalogue.
+        caps: The caps on runners.
 
     Example:
         >>> fleet = RunnerFleet(  # doctest: +SKIP
@@ -183,7 +184,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
             otlp_endpoint=check_otlp_endpoint(otlp_endpoint),
         )
         limits = limits or FleetLimits()
-        caps = RunnerCaps(
+        self.caps = RunnerCaps(
             max_runners=max_runners,
             max_runners_per_owner=max_runners_per_owner,
             max_runners_per_repository=max_runners_per_repository,
@@ -248,7 +249,7 @@ class RunnerFleet(FleetMetricMethods, Construct):
             "tables": self.tables,
             "configurations": configurations,
             "limits": limits,
-            "caps": caps,
+            "caps": self.caps,
         }
         self.dispatch = DispatchFunction(
             self, "Dispatch", labels=labels, spot=spot, breaker=breaker, **common

@@ -149,6 +149,7 @@ class FleetDashboard(Construct):
                     *each(Metric.JOBS_LAUNCHED, "launched, "),
                     count(Metric.JOBS_STARTED, "started"),
                 ],
+                right=[count(Metric.FLEET_SIZE, "instances", statistic="Maximum")],
             ),
             self._graph(
                 "Interruptions in an hour",
@@ -170,12 +171,17 @@ class FleetDashboard(Construct):
                 left=self._each(Metric.BREAKER_OPEN, "", statistic="Maximum"),
                 right=[
                     *self._each(Metric.BREAKER_OPENED_BY_SHORTAGE, "shortage, "),
-                    *self._each(Metric.BREAKER_OPENED_BY_INTERRUPTION, "interruption, "),
+                    # EC2 takes no other instance back
+                    self._fleet.metrics.metric(
+                        Metric.BREAKER_OPENED_BY_INTERRUPTION,
+                        kind="spot",
+                        label="interruption, spot",
+                    ),
                 ],
             ),
             self._graph(
                 "Errors of services",
-                left=self._each(Metric.API_ERRORS, ""),
+                left=[self._fleet.metrics.each(Metric.API_ERRORS)],
                 right=[self._count(Metric.LAUNCH_SHORTFALL, "launches short of")],
             ),
         ]
@@ -196,7 +202,7 @@ class FleetDashboard(Construct):
                 "Sweeps",
                 left=[self._count(Metric.SWEEP_RUNS, "runs")],
                 right=[
-                    self._fleet.metrics.total(Metric.SWEEP_ACTIONS, label="actions"),
+                    self._fleet.metrics.each(Metric.SWEEP_ACTIONS),
                     self._count(Metric.SWEEP_RUNS_FAILED, "failed runs"),
                 ],
             ),

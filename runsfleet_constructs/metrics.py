@@ -68,12 +68,41 @@ class FleetMetrics:
             **settings,
         )
 
+    def each(self, definition: MetricDefinition, **options: Any) -> cloudwatch.MathExpression:
+        """Return a line for each kind of a metric that there is, for a widget; alarms take none.
+
+        CloudWatch looks for them when it draws: what never happened has no line.
+
+        Args:
+            definition: A metric with a dimension of its own.
+            options: ``period`` or ``color``, as for ``cloudwatch.MathExpression``; a line is called
+                by its kind.
+
+        Raises:
+            ValueError: If the metric has no dimension of its own.
+        """
+        if definition.dimension is None:
+            raise ValueError(f"{definition.name} has no kinds; use metric instead")
+        from aws_cdk import aws_cloudwatch as cloudwatch
+
+        period = options.pop("period", cdk.Duration.minutes(5))
+        schema = f"{NAMESPACE},{FLEET_DIMENSION},{definition.dimension}"
+        wanted = f'MetricName="{definition.name}" {FLEET_DIMENSION}="{self.fleet_name}"'
+        return cloudwatch.MathExpression(
+            expression=f"SEARCH('{{{schema}}} {wanted}', 'Sum', {period.to_seconds():.0f})",
+            using_metrics={},
+            period=period,
+            **{"label": f"${{PROP('Dim.{definition.dimension}')}}", **options},
+        )
+
     def total(self, definition: MetricDefinition, **options: Any) -> cloudwatch.MathExpression:
         """Return the sum of a counting metric over all values of its own dimension.
 
         Args:
             definition: A metric with a dimension of its own.
-            options: ``period``, ``label`` or ``color``, as for ``cloudwatch.MathExpression``.
+            options: ``period``, ``label`` or ``color``, as for ``cloudwatch.MathExpression``;
+                ``region`` of the metrics; ``prefix`` of their ids, which must differ between the
+                sums of one widget (by default ``m``).
 
         Raises:
             ValueError: If the metric has no dimension of its own.
@@ -83,8 +112,9 @@ class FleetMetrics:
         from aws_cdk import aws_cloudwatch as cloudwatch
 
         period = options.pop("period", cdk.Duration.minutes(5))
+        prefix, region = options.pop("prefix", "m"), options.pop("region", None)
         parts = {
-            f"m{index}": self.metric(definition, kind=kind, period=period)
+            f"{prefix}{index}": self.metric(definition, kind=kind, period=period, region=region)
             for index, kind in enumerate(definition.values)
         }
         # a kind that never happened has no data, which must not hide the others

@@ -81,6 +81,11 @@ class FleetStage(cdk.Stage):
             )
             for region in regions
         ]
+        if environment.dashboard and len(self.stacks) > 1:
+            from runsfleet_constructs import RegionsDashboard  # as in the fleet: only who uses it
+
+            # its first region holds it; it refers to none of the others' resources
+            RegionsDashboard(self.stacks[0], "Regions", fleets=[s.fleet for s in self.stacks])
         for tag, value in environment.tags.items():
             cdk.Tags.of(self).add(tag, value)
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
+import urllib.request
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -32,6 +35,7 @@ _QUEUE_ATTRIBUTES = (
 )
 _LOG_PAGES = 50
 _KEPT_POINTS = 2_000
+_HEALTH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,12 @@ class Snapshots:
             "dashboards": await self._read_dashboards(),
             "sequence": len(self.timeline.entries),
         }
+
+    async def health(self) -> dict[str, Any] | None:
+        """What the deployed `/health` answers; `None` when it does not, or has no such route."""
+        if self.endpoints is None:
+            return None
+        return await asyncio.to_thread(_ask_health, self.endpoints)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Every job: what GitHub knows and what the timeline saw."""
@@ -291,3 +301,16 @@ class Snapshots:
             except (ClientError, BotoCoreError, ValueError, KeyError):
                 continue
         return found
+
+
+def _ask_health(endpoints: Endpoints) -> dict[str, Any] | None:
+    """Ask the route by the path that the emulator leaves to APIs; its own health has the other."""
+    api = (urlsplit(endpoints.webhook).hostname or "").partition(".")[0]
+    url = f"{endpoints.aws}/_aws/execute-api/{api}/health"
+    trusted = ssl.create_default_context(cafile=endpoints.ca_bundle)
+    try:
+        with urllib.request.urlopen(url, timeout=_HEALTH_SECONDS, context=trusted) as answer:  # noqa: S310  (ours)
+            found = json.loads(answer.read())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

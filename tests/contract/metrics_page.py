@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aws_cdk as cdk
 
@@ -26,7 +25,8 @@ from runsfleet_runtime.contract.metrics import (
     MetricDefinition,
     Unit,
 )
-from tests.infrastructure.templates import ROOT, Template, construct_path, flat, synthesize
+from tests.infrastructure.templates import ROOT, Template, synthesize
+from tests.infrastructure.watching import of_alarms, of_widgets
 
 PAGE: Final = ROOT / "docs" / "metrics.md"
 _SERIES_USD: Final = 0.30  # a month, each of an account's first 10,000 (Amazon CloudWatch pricing)
@@ -63,7 +63,7 @@ def synthesize_watched(folder: Path) -> Template:
     def build(app: cdk.App) -> None:
         stack = cdk.Stack(app, "Watched")
         github = GitHubApp.from_secret_name(stack, "App", "runsfleet/github-app")
-        fleet = RunnerFleet(stack, "Fleet", fleet_name="dev", github=github)
+        fleet = RunnerFleet(stack, "Fleet", fleet_name="dev", github=github, max_runners=9)
         alarms = FleetAlarms(stack, "Alarms", fleet=fleet)
         FleetDashboard(stack, "Page", fleet=fleet, alarms=alarms)
 
@@ -117,15 +117,9 @@ def _alarms(template: Template) -> Mapping[str, tuple[str, ...]]:
     """Return the alarms that watch each metric of ours, in the order of the rules."""
     order = list(FleetAlarm)
     found: dict[str, set[FleetAlarm]] = {}
-    for resource in template.of_type("AWS::CloudWatch::Alarm").values():
-        alarm = FleetAlarm(construct_path(resource).split("/")[-2])
-        properties = resource["Properties"]
-        parts = [
-            m["MetricStat"]["Metric"] for m in properties.get("Metrics", []) if "MetricStat" in m
-        ]
-        for metric in parts or [properties]:
-            if metric["Namespace"] == NAMESPACE:
-                found.setdefault(metric["MetricName"], set()).add(alarm)
+    for reference in of_alarms(template):
+        if reference.namespace == NAMESPACE:
+            found.setdefault(reference.name, set()).add(FleetAlarm(reference.by))
     return {
         name: tuple(alarm.value for alarm in sorted(alarms, key=order.index))
         for name, alarms in found.items()
@@ -134,19 +128,11 @@ def _alarms(template: Template) -> Mapping[str, tuple[str, ...]]:
 
 def _widgets(template: Template) -> Mapping[str, tuple[str, ...]]:
     """Return the titles of the widgets that show each metric of ours, in the page's order."""
-    body = template.only("AWS::CloudWatch::Dashboard")["Properties"]["DashboardBody"]
     found: dict[str, dict[str, None]] = {}
-    for widget in json.loads(flat(body))["widgets"]:
-        properties = widget["properties"]
-        for name in _shown(properties.get("metrics", ())):
-            found.setdefault(name, {})[properties["title"]] = None
+    for reference in of_widgets(template):
+        if reference.namespace == NAMESPACE:
+            found.setdefault(reference.name, {})[reference.by] = None
     return {name: tuple(titles) for name, titles in found.items()}
-
-
-def _shown(metrics: Any) -> Iterator[str]:
-    for metric in metrics:
-        if metric[0] == NAMESPACE:
-            yield metric[1]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from runsfleet_constructs.fleet_dashboard import DashboardSection, FleetDashboar
 from runsfleet_runtime.contract.metrics import CATALOGUE, FLEET_DIMENSION, NAMESPACE
 from tests.infrastructure.alarm_evaluation import AlarmState, Series
 from tests.infrastructure.templates import ROOT, Template, flat, synthesize
+from tests.infrastructure.watching import of_widgets, widgets_of
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -32,7 +32,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Template:
     def build(app: cdk.App) -> None:
         stack = cdk.Stack(app, "Watched")
         github = GitHubApp.from_secret_name(stack, "App", "runsfleet/github-app")
-        fleet = RunnerFleet(stack, "Fleet", fleet_name="dev", github=github)
+        fleet = RunnerFleet(stack, "Fleet", fleet_name="dev", github=github, max_runners=9)
         alarms = FleetAlarms(stack, "Alarms", fleet=fleet, emails=["ci@example.com"])
         text = cloudwatch.TextWidget(markdown="ours")
         FleetDashboard(stack, "Page", fleet=fleet, alarms=alarms, more={"More": [text]})
@@ -144,6 +144,7 @@ TROUBLES: Mapping[FleetAlarm, Trouble] = {
     FleetAlarm.NO_LAUNCHES: lambda f, t: f.queue(
         "Jobs", t, ApproximateNumberOfMessagesVisible=9.0, ApproximateNumberOfMessagesNotVisible=1.0
     ),
+    FleetAlarm.FLEET_FULL: lambda f, t: f.put("JobsWaiting", t, 5, "fleet"),
     FleetAlarm.EXPIRED_JOBS: lambda f, t: f.put("JobsExpired", t, 1),
     FleetAlarm.EC2_ERRORS: lambda f, t: f.put("APIErrors", t, 3, "ec2"),
     FleetAlarm.GITHUB_ERRORS: lambda f, t: f.put("APIErrors", t, 3, "github"),
@@ -233,6 +234,7 @@ PROMPT = frozenset(FleetAlarm) - {
     FleetAlarm.CIRCUITS_OPEN,  # open for an hour
     FleetAlarm.EVENTS_WAIT,
     FleetAlarm.SWEEPS_MISSING,
+    FleetAlarm.FLEET_FULL,  # a cap that is reached for a moment does what it is for
     FleetAlarm.RUNNER_VERSION_OLD,
 }
 
@@ -295,7 +297,8 @@ def test_any_alarm_can_be_changed_or_dropped(tmp_path: Any) -> None:
     template = synthesize(tmp_path, build)["Changed"]
     changed = properties_of(template, FleetAlarm.JOBS_WAIT)
     assert (changed["Threshold"], changed["EvaluationPeriods"], changed["Period"]) == (60, 3, 300)
-    assert len(template.of_type("AWS::CloudWatch::Alarm")) == len(FleetAlarm) - 1
+    left_out = {FleetAlarm.INTERRUPTIONS, FleetAlarm.FLEET_FULL}  # it has no cap
+    assert len(template.of_type("AWS::CloudWatch::Alarm")) == len(FleetAlarm) - len(left_out)
     assert "KmsMasterKeyId" in template.only("AWS::SNS::Topic")["Properties"]
 
 
@@ -321,15 +324,9 @@ def test_what_cannot_be_is_refused_all_at_once() -> None:
 # -- the page ------------------------------------------------------------------------------------
 
 
-def page_of(template: Template) -> list[dict[str, Any]]:
-    """Return the widgets of the page."""
-    body = template.only("AWS::CloudWatch::Dashboard")["Properties"]["DashboardBody"]
-    return list(json.loads(flat(body))["widgets"])
-
-
 def test_the_page_has_its_sections_and_the_users_own(watched: Template) -> None:
     """A row of four for queues, fleet, cost and performance, and reliability."""
-    widgets = page_of(watched)
+    widgets = widgets_of(watched)
     headings = [w["properties"]["markdown"] for w in widgets if w["type"] == "text"]
     assert headings == [*(f"## {section.value}" for section in DashboardSection), "## More", "ours"]
     graphs = [w for w in widgets if w["type"] == "metric"]
@@ -342,16 +339,15 @@ def test_the_page_has_its_sections_and_the_users_own(watched: Template) -> None:
 def test_widgets_show_what_the_catalogue_has(watched: Template) -> None:
     """Every metric of the fleet's own namespace is emitted by some function, kinds included."""
     shown = set()
-    for widget in page_of(watched):
-        for metric in widget["properties"].get("metrics", []):
-            if metric[0] == NAMESPACE:
-                definition = CATALOGUE[metric[1]]
-                pairs = dict(zip(metric[2:-1:2], metric[3:-1:2], strict=False))
-                assert pairs.pop(FLEET_DIMENSION) == "dev"
-                if definition.dimension is not None:
-                    assert pairs.pop(definition.dimension) in definition.values
-                assert pairs == {}
-                shown.add(definition.name)
+    for reference in of_widgets(watched):
+        if reference.namespace == NAMESPACE:
+            definition = CATALOGUE[reference.name]
+            pairs = dict(reference.dimensions)
+            assert pairs.pop(FLEET_DIMENSION) == "dev"
+            if definition.dimension is not None and definition.dimension not in reference.free:
+                assert pairs.pop(definition.dimension) in definition.values
+            assert pairs == {}
+            shown.add(definition.name)
     assert len(shown) > 15
 
 

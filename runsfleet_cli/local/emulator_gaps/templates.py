@@ -187,6 +187,7 @@ def adapt_template(
     template = _Template(name, body, paths or {})
     for logical_id in list(template.resources):
         _drop_unknown(template, logical_id)
+    _mend_dashboards(template)
     while _drop_dangling(template):
         pass
     _drop_dangling_outputs(template)
@@ -209,6 +210,28 @@ def _drop_unknown(template: _Template, logical_id: str) -> None:
         template.drop(logical_id, "the emulator does not know this type")
     elif kind == "AWS::CloudWatch::Alarm" and "Metrics" in resource.get("Properties", {}):
         template.drop(logical_id, "the emulator does no metric math")
+
+
+def _mend_dashboards(template: _Template) -> None:
+    """Let a page name, in words, what it refers to and what is gone: its other widgets stay."""
+    alive = template.resources.keys() | template.body.get("Parameters", {}).keys()
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            gone = _missing(value, alive) if _is_intrinsic(value) else set()
+            if gone and "Fn::Join" not in value:
+                return f"left out: {next(iter(gone))}"
+            return {key: named(item) for key, item in value.items()}
+        return [named(item) for item in value] if isinstance(value, list) else value
+
+    for logical_id, resource in template.resources.items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] != "AWS::CloudWatch::Dashboard":
+            continue
+        if missing := _missing(properties, alive):
+            resource["Properties"] = named(properties)
+            names = _names(template, missing)
+            template.notes.append(f"changed {template.label(logical_id)}: no state of {names}")
 
 
 def _drop_dangling(template: _Template) -> bool:

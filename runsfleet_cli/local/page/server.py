@@ -2,6 +2,7 @@
 
     GET  /                                    the page
     GET  /api/state                           everything but the timeline
+    GET  /api/health                          what the fleet's own /health answers, now
     GET  /api/timeline?since=&wait=           entries after a sequence; waits for the first
     GET  /api/stream                          the same as server-sent events
     POST /api/instances/<id>/interrupt        {"seconds": 120}: a spot notice
@@ -81,6 +82,7 @@ class PageServer:
             [
                 web.get("/", self._page),
                 web.get("/api/state", self._state),
+                web.get("/api/health", self._health),
                 web.get("/api/timeline", self._entries),
                 web.get("/api/stream", self._stream),
                 web.post("/api/instances/{instance}/{what}", self._act_on),
@@ -108,6 +110,11 @@ class PageServer:
 
     async def _state(self, _request: web.Request) -> web.Response:
         return _json(await self._snapshots.take())
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        # not a part of the state: asking is an invocation, and its calls are in the record
+        found = await self._snapshots.health()
+        return _json(found) if found is not None else _json({"message": "no answer"}, 503)
 
     async def _entries(self, request: web.Request) -> web.Response:
         try:

@@ -292,6 +292,13 @@ class Metric:
         Emitter.HOUSEKEEPING,
         "Runs of sweeps that ended, whether or not there was anything to do.",
     )
+    FLEET_SIZE = MetricDefinition(
+        "FleetSize",
+        Unit.COUNT,
+        Emitter.HOUSEKEEPING,
+        "Instances of the fleet that have not ended, counted by the sweep of orphaned instances "
+        "(look at the maximum); nothing is told while there is none.",
+    )
     SWEEP_RUNS_FAILED = MetricDefinition(
         "SweepRunsFailed",
         Unit.COUNT,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from runsfleet_runtime.contract.messages import HousekeepingTask
+from runsfleet_runtime.contract.metrics import Metric
 from runsfleet_runtime.github import Removal
 from runsfleet_runtime.housekeeping.leftovers import (
     END,
@@ -26,6 +27,7 @@ from runsfleet_runtime.housekeeping.model import Run, Verdict
 from runsfleet_runtime.jobs.model import JobRecord, JobStatus
 from runsfleet_runtime.jobs.ports import ReadsJobs
 from runsfleet_runtime.telemetry.log import get_logger
+from runsfleet_runtime.telemetry.metrics import CountsMetrics
 
 log = get_logger("housekeeping")
 
@@ -164,6 +166,7 @@ class OrphanedInstances:
         configurations: The store of configurations.
         registrar: Takes runners away from GitHub.
         limits: How old instances may become.
+        metrics: Where the size of the fleet goes.
         clock: Returns epoch seconds.
     """
 
@@ -179,6 +182,7 @@ class OrphanedInstances:
         configurations: KnowsConfigurations,
         registrar: RemovesRunners,
         limits: Limits,
+        metrics: CountsMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._instances = instances
@@ -187,15 +191,20 @@ class OrphanedInstances:
         self._configurations = configurations
         self._registrar = registrar
         self._limits = limits
+        self._metrics = metrics
         self._clock = clock
 
     def select(self, run: Run) -> Iterator[Sequence[Suspect]]:
-        """Yield all instances of the fleet that are not ended."""
+        """Yield all instances of the fleet that are not ended; their number is told at the end."""
         del run
         # jobs first: an instance whose job appears meanwhile is young
         busy = self._open_jobs.instances_of_open_jobs()
+        size = 0
         for page in self._instances.pages():
+            size += len(page)
             yield [Suspect(instance=i, has_open_job=i.key in busy) for i in page]
+        if size:  # a sweep that was cut off before has seen a part, which is no size
+            self._metrics.add(Metric.FLEET_SIZE, size)
 
     def key(self, found: Suspect) -> str:
         """Return the instance's id."""

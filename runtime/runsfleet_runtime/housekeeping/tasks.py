@@ -119,6 +119,7 @@ def _orphaned_instances(parts: Parts) -> Task[Any]:
             config_timeout=environment.config_timeout_seconds,
             lifetime=environment.lifetime_seconds,
         ),
+        metrics=parts.metrics,
         clock=parts.clock,
     )
 

@@ -592,13 +592,17 @@ def _moved(move: Move, values: Mapping[JobAttr, Any], where: Mapping[JobAttr, An
 
 def _overtaken_start(report: RunnerReport, now: float) -> dict[JobAttr, float]:
     """Return the start that an ending tells of: its own report may come later, and is late then."""
-    if not report.ran_job or report.started_at is None:
-        return {}
-    try:
-        started = datetime.fromisoformat(report.started_at).timestamp()
-    except ValueError:
+    started = _started_at(report)
+    if not report.ran_job or started is None:
         return {}
     return {JobAttr.STARTED_AT: min(started, now)}  # the instance's clock is its own
+
+
+def _started_at(report: RunnerReport) -> float | None:
+    try:
+        return datetime.fromisoformat(report.started_at or "").timestamp()
+    except ValueError:
+        return None
 
 
 def _is_claimable(
@@ -667,7 +671,12 @@ def _of_owner(report: RunnerReport, outcome: Outcome) -> Moved:
                 # its job may have been dispatched again since
                 and number(item, JobAttr.DISPATCH) >= report.dispatch
             )
-            return Moved.KNOWN if is_owner else Moved.REFUSED
+            if not is_owner:
+                return Moved.REFUSED
+            # only an end that came without a start writes the time that the report itself tells
+            told = _started_at(report)
+            is_overtaken = told is not None and number(item, JobAttr.STARTED_AT) == told
+            return Moved.OVERTAKEN if is_overtaken else Moved.KNOWN
     return Moved.UNKNOWN
 
 

@@ -54,7 +54,8 @@ class Moved(StrEnum):
     """What became of a report's move."""
 
     DONE = "done"
-    KNOWN = "known"  # an earlier report of the same instance, or its end, was faster
+    KNOWN = "known"  # an earlier report of the same instance was faster
+    OVERTAKEN = "overtaken"  # a start whose instance's end was faster, and has told of it
     REFUSED = "refused"  # the job is another instance's, or there is none
     UNKNOWN = "unknown"  # the table did not answer
 

@@ -140,10 +140,10 @@ class Reports:
             with _bound(report):
                 if started is Moved.UNKNOWN:
                     again.append(report)
-                elif started is Moved.DONE:
+                elif started in {Moved.DONE, Moved.OVERTAKEN}:
                     self._metrics.add(Metric.JOBS_STARTED)
                     log.info("started", extra={"timings": report.timings})
-                elif started is Moved.KNOWN:  # twice, or overtaken by the end
+                elif started is Moved.KNOWN:
                     log.info("started; known already")
                 else:
                     self._count_refused(report)

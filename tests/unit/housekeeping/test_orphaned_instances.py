@@ -49,6 +49,7 @@ class World:
                 configurations=self,
                 registrar=self.github,
                 limits=Limits(config_timeout=300, lifetime=8 * HOUR),
+                metrics=self.frame,
                 clock=self.frame.clock,
             )
         )
@@ -56,6 +57,16 @@ class World:
     def later(self, seconds: float = 600) -> TaskReport:
         self.frame.now += seconds
         return self.sweep()
+
+
+def test_the_size_of_the_fleet_is_told_by_who_reads_all_of_it() -> None:
+    """Three instances are three, none is not told, and a part of them is no size."""
+    world = World(ec2=Ec2().add(instance(1)).add(instance(2)).add(instance(3)))
+    world.sweep()
+    assert world.frame.counted["FleetSize"] == 3
+    world = World()
+    world.sweep()
+    assert "FleetSize" not in world.frame.counted
 
 
 def test_instance_whose_job_has_ended_is_marked_then_terminated() -> None:

@@ -500,7 +500,9 @@ def test_end_that_overtakes_the_start_tells_of_it(
     table.launch(job(), "a")
     ending = report(ReportStatus.SUCCESS, ran_job=True, ran_run_id=7, started_at=told)
     assert table.jobs.end([(ending, [])], now=NOW) == [True]
-    assert table.jobs.start([report(ReportStatus.STARTED)], now=NOW + 1) == [Moved.KNOWN]
+    start = report(ReportStatus.STARTED, ran_job=True, ran_run_id=7, started_at=told)
+    is_exact = kept is not None and kept != NOW
+    assert table.jobs.start([start], now=NOW + 1) == [Moved.OVERTAKEN if is_exact else Moved.KNOWN]
     item = table.item().get(JobAttr.STARTED_AT.value)
     assert (float(item["N"]) if item else None) == kept
 
@@ -509,8 +511,10 @@ def test_start_that_came_first_is_kept(table: Table) -> None:
     """The end does not move the time at which the instance reported its start."""
     table.claim(job(), "a")
     table.launch(job(), "a")
-    table.jobs.start([report(ReportStatus.STARTED)], now=NOW)
     told = "2026-11-21T09:59:50.500Z"
+    start = report(ReportStatus.STARTED, ran_job=True, ran_run_id=7, started_at=told)
+    assert table.jobs.start([start], now=NOW) == [Moved.DONE]
+    assert table.jobs.start([start], now=NOW + 1) == [Moved.KNOWN]
     ending = report(ReportStatus.SUCCESS, ran_job=True, ran_run_id=7, started_at=told)
     assert table.jobs.end([(ending, [])], now=NOW + 9) == [True]
     assert float(table.item()[JobAttr.STARTED_AT.value]["N"]) == NOW

@@ -349,6 +349,28 @@ def test_unknown_types_go_with_what_needs_them() -> None:
     assert any("left out output N" in note for note in notes)
 
 
+def test_a_page_is_kept_when_an_alarm_on_it_is_not() -> None:
+    """What is gone is named in words; what is there is referred to as before."""
+    parts = ['{"widgets":["', {"Fn::GetAtt": ["Sum", "Arn"]}, '","', {"Ref": "Queue"}, '"]}']
+    body: dict[str, Any] = {
+        "Resources": {
+            "Queue": {"Type": "AWS::SQS::Queue"},
+            "Sum": {
+                "Type": "AWS::CloudWatch::Alarm",
+                "Properties": {"Metrics": [{"Expression": "a + b"}]},
+            },
+            "Page": {
+                "Type": "AWS::CloudWatch::Dashboard",
+                "Properties": {"DashboardBody": {"Fn::Join": ["", parts]}},
+            },
+        }
+    }
+    adapted, _, notes = adapt_template(body, "s", {"Page": "s/Page"})
+    joined = adapted["Resources"]["Page"]["Properties"]["DashboardBody"]["Fn::Join"][1]
+    assert joined == ['{"widgets":["', "left out: Sum", '","', {"Ref": "Queue"}, '"]}']
+    assert any(note.startswith("changed s/Page: no state of") for note in notes)
+
+
 def test_ref_of_a_secret_is_its_arn() -> None:
     """Where CloudFormation's `Ref` means the ARN, the emulator is asked for the ARN."""
     body = {
