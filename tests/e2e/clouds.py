@@ -78,12 +78,12 @@ def gone(directory: str, seconds: float = 10.0) -> bool:
 
 
 @contextlib.contextmanager
-def started(state: Path, *, strict: bool) -> Iterator[Cloud]:
+def started(state: Path, *, strict: bool, environment: str = "dev") -> Iterator[Cloud]:
     """A cloud, found by its own state folder, and nothing of it afterwards."""
     before = os.environ.get(STATE_VARIABLE)
     os.environ[STATE_VARIABLE] = str(state)
     try:
-        running = launch(PROJECT, strict=strict, boot_seconds=0.0)
+        running = launch(PROJECT, strict=strict, boot_seconds=0.0, environment=environment)
     finally:
         if before is None:
             del os.environ[STATE_VARIABLE]

@@ -199,6 +199,7 @@ def adapt_template(
     if secrets:
         template.body = _secret_arns(template.body, secrets)
     _name_log_groups(template)
+    _tell_functions_their_log_group(template)
     grants = move_conditions(template.body, name, template.notes, template.label)
     return template.body, grants, template.notes
 
@@ -334,6 +335,17 @@ def _secret_arns(value: Any, secrets: set[str]) -> Any:
             return {"Fn::GetAtt": [value["Ref"], "Id"]}
         return {key: _secret_arns(item, secrets) for key, item in value.items()}
     return value
+
+
+def _tell_functions_their_log_group(template: _Template) -> None:
+    """Set the variable that Lambda sets by itself and MiniStack leaves out."""
+    for resource in template.resources.values():
+        if resource["Type"] != "AWS::Lambda::Function":
+            continue
+        properties = resource["Properties"]
+        group = properties.get("LoggingConfig", {}).get("LogGroup")
+        if group is not None and "Environment" in properties:
+            properties["Environment"]["Variables"]["AWS_LAMBDA_LOG_GROUP_NAME"] = group
 
 
 def _name_log_groups(template: _Template) -> None:

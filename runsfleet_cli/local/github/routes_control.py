@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -104,6 +105,7 @@ class ControlRoutes:
             web.delete(f"{base}/faults", self.clear_faults),
             web.delete(f"{base}/faults/{{fault_id}}", self.remove_fault),
             web.put(f"{base}/limits", self.set_limits),
+            web.put(f"{base}/deprecations/{{version}}", self.deprecate),
             web.get(f"{base}/wait", self.wait),
         ]
 
@@ -204,7 +206,8 @@ class ControlRoutes:
     async def start_run(self, request: web.Request) -> web.Response:
         """Start runs of a workflow: ``file`` (a path) or ``text``, optionally more.
 
-        Further keys: ``repository``, ``labels`` (in place of ``runs-on``), ``times``, ``event``.
+        Further keys: ``repository``, ``labels`` (in place of ``runs-on``), ``times``, ``event``,
+        ``age`` (seconds that its jobs wait already).
         """
         body = await _object(request)
         try:
@@ -221,6 +224,8 @@ class ControlRoutes:
                 )
                 for _ in range(int(body.get("times", 1)))
             ]
+            for job in (job for run in runs for job in run.latest()):
+                job.created_at -= float(body.get("age", 0))
         except WorkflowError as error:
             raise invalid(str(error)) from error
         except ValueError as error:
@@ -387,6 +392,14 @@ class ControlRoutes:
         if self._github.traffic.faults.pop(number_in(request, "fault_id"), None) is None:
             raise not_found()
         return web.Response(status=204)
+
+    async def deprecate(self, request: web.Request) -> web.Response:
+        """Let a runner version, or the ``current`` one, end: ``seconds`` from now."""
+        body, releases = await _object(request), self._github.releases
+        version = request.match_info["version"]
+        version = releases.version if version == "current" else version
+        releases.deprecate(version, runtime_ends=time.time() + float(body.get("seconds", 0)))
+        return web.json_response(releases.deprecation(version))
 
     async def set_limits(self, request: web.Request) -> web.Response:
         """Set rate limits: ``real`` with an optional ``minute``, or the keys of `RateLimits`."""
